@@ -1,0 +1,1 @@
+"""The director: the durable control plane of federated learning."""

@@ -1,0 +1,63 @@
+"""`director db`: the database itself, without a director."""
+
+import asyncio
+
+import click
+
+from director.cli.database import database_option, database_url
+from director.cli.options import json_option
+from director.cli.output import show_json
+
+
+@click.group()
+def db() -> None:
+    """Look after the database."""
+
+
+@db.command()
+@database_option
+def upgrade(database: str | None) -> None:
+    """Bring the schema up to this version; a new database gets one."""
+    from director.store import schema
+
+    url = database_url(database)
+    before, after = asyncio.run(schema.upgraded(url))
+    if before == after:
+        click.echo(f"the schema is {after} already")
+    else:
+        click.echo(f"the schema is {after} now; it was {before or 'not there'}")
+
+
+@db.command()
+@database_option
+@json_option
+def current(database: str | None, as_json: bool) -> None:
+    """Say which schema the database has, and which this version needs."""
+    from director.services import maintenance
+    from director.store import schema
+
+    url = database_url(database)
+    maintenance.require_file(url)
+    found, head = asyncio.run(schema.current(url)), schema.head()
+    if as_json:
+        show_json({"schema": found, "needed": head})
+    else:
+        click.echo(f"the schema is {found or 'not there'}; this version needs {head}")
+
+
+@db.command()
+@database_option
+@json_option
+@click.pass_context
+def check(context: click.Context, database: str | None, as_json: bool) -> None:
+    """Check the schema, and what the promise of a commit rests on; changes nothing. Status 1 if something is wrong."""
+    from director.services import maintenance
+
+    findings = asyncio.run(maintenance.check(database_url(database)))
+    if as_json:
+        show_json(findings)
+    else:
+        for finding in findings:
+            click.echo(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.text}")
+    if not all(finding.ok for finding in findings):
+        context.exit(1)

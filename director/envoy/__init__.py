@@ -1,0 +1,27 @@
+"""The envoy: the agent at a data owner's site, which trains there what the director asks for.
+
+Its public names are imported when they are first used, since a worker needs neither gRPC nor asyncio.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from director.envoy.runner import Envoy
+    from director.envoy.shards import ShardDescriptor, ShardSpec
+    from director.wire.channels import TlsFiles
+
+__all__ = ["Envoy", "ShardDescriptor", "ShardSpec", "TlsFiles"]
+
+PLACES = {
+    "Envoy": "director.envoy.runner",
+    "ShardDescriptor": "director.envoy.shards",
+    "ShardSpec": "director.envoy.shards",
+    "TlsFiles": "director.wire.channels",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(PLACES[name]), name)

@@ -1,0 +1,62 @@
+"""Small ways of running things side by side, each with a clear end, also when they are cancelled."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from threading import Thread
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+async def uninterrupted(work: Awaitable[Result]) -> Result:
+    """Finish a piece of work even if the caller is cancelled meanwhile, and only then let the cancellation through."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as interruption:
+            cancelled = interruption
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # seen, so that it is not reported as lost
+        raise cancelled
+    return task.result()
+
+
+async def until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run them side by side until one ends; stop the others, and raise what the first one raised.
+
+    Each is cancelled once at most, and when this returns all have ended.
+    """
+    tasks = [asyncio.create_task(each) for each in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await uninterrupted(asyncio.gather(*tasks, return_exceptions=True))
+
+
+async def in_daemon_thread(function: Callable[..., Result], *arguments: object) -> Result:
+    """Run a function that may take for ever, such as a question to a person; the process may end before it."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Result] = loop.create_future()
+
+    def tell(settle: Callable[[Any], None], outcome: Any) -> None:
+        if not answer.done():
+            settle(outcome)
+
+    def run() -> None:
+        try:
+            outcome: tuple[Callable[[Any], None], Any] = answer.set_result, function(*arguments)
+        except Exception as error:
+            outcome = answer.set_exception, error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, *outcome)
+
+    Thread(target=run, daemon=True).start()
+    return await answer

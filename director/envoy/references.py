@@ -1,0 +1,30 @@
+"""References like "module:name", by which shards and tasks are named."""
+
+from importlib import import_module
+from operator import attrgetter
+from typing import Any
+
+from director.errors import InvalidArgument
+
+
+def resolve(reference: str) -> Any:
+    """Import what a reference names.
+
+    What the module itself raises while it is imported passes through.
+
+    Raises:
+        InvalidArgument: it is no reference, there is no such module, or nothing of that name in it.
+    """
+    module_name, colon, name = reference.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module_name.split("."), *name.split("."))):
+        raise InvalidArgument(f"{reference!r} does not name anything; write MODULE:NAME")
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            raise InvalidArgument(f"there is no module {error.name!r}, named in {reference!r}") from error
+        raise
+    try:
+        return attrgetter(name)(module)
+    except AttributeError as error:
+        raise InvalidArgument(f"there is no {name!r} in the module {module_name!r}") from error

@@ -1,0 +1,482 @@
+"""The director in process, under the names it has always had: each method hands one command to the services.
+
+Absent and not the caller's are the same here: None, or an empty dict. Everything else is a typed error.
+"""
+
+import asyncio
+import hashlib
+import logging
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from director.domain.envoys import Shard
+from director.domain.messages import Content, Heartbeat, SubmitExperiment
+from director.domain.tensors import Manifest, payload_pieces
+from director.domain.types import Array, ExperimentState, Tensors
+from director.errors import (
+    ExperimentNotFound,
+    InvalidArgument,
+    ModelNotFound,
+    ModelNotReady,
+    NotFound,
+    ShardRejected,
+)
+from director.services.experiments import ExperimentView, Submitting
+from director.services.process import Process
+from director.services.runtime import Caller
+from director.services.steps import ReviewCallback
+from director.services.uploads import Chunks
+from director.settings import Settings, load_settings
+from director.store import stash
+from director.store.opening import open_database
+
+log = logging.getLogger(__name__)
+
+PIECE = 1 << 20
+
+
+class Director:
+    """The central node of a federation, over one SQL database. Use it as an asynchronous context manager."""
+
+    def __init__(
+        self,
+        *,
+        tls: bool = True,
+        root_certificate: Path | str | None = None,
+        private_key: Path | str | None = None,
+        certificate: Path | str | None = None,
+        sample_shape: Sequence[int | str] | None = None,
+        target_shape: Sequence[int | str] | None = None,
+        review_plan_callback: ReviewCallback | None = None,
+        envoy_health_check_period: int = 60,
+        install_requirements: bool = False,
+        database: str | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """Prepare a director; nothing is opened before its first use.
+
+        Args:
+            tls: whether a server of this director speaks TLS and asks clients for certificates.
+            root_certificate: CA certificates that clients' are checked against, as a PEM file.
+            private_key: the director's private key, as a PEM file.
+            certificate: the director's certificate chain, as a PEM file.
+            sample_shape: the shape of one sample that every shard must have; any if None.
+            target_shape: the shape of one target that every shard must have; any if None.
+            review_plan_callback: asked with an experiment's name and the path of its plan, before it may run.
+            envoy_health_check_period: seconds between an envoy's heartbeats.
+            install_requirements: refused when true: the director runs no code of others.
+            database: a database URL, by default `sqlite:///director.db`.
+            settings: everything at once, in place of the other arguments.
+
+        Raises:
+            InvalidArgument: a wrong setting; the text names it.
+        """
+        self.tls = tls
+        self.settings = settings or load_settings(
+            database=database,
+            root_certificate=root_certificate,
+            private_key=private_key,
+            certificate=certificate,
+            sample_shape=as_shape(sample_shape),
+            target_shape=as_shape(target_shape),
+            envoy_health_check_period=envoy_health_check_period,
+            install_requirements=install_requirements,
+        )
+        if self.settings.install_requirements:
+            raise InvalidArgument("install_requirements must be false: the director runs no code of others")
+        self.process = Process(open_database(self.settings.database), self.settings, review=review_plan_callback)
+        self._opening: asyncio.Task[None] | None = None
+        self._files: tempfile.TemporaryDirectory[str] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the database and enter the federation."""
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the federation."""
+        await self.close()
+
+    async def open(self) -> None:
+        """Open the database and enter the federation; once, whoever comes first.
+
+        Raises:
+            SchemaOutdated, PreconditionFailed, Unavailable: the text says what to do.
+        """
+        if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
+            self._opening = asyncio.ensure_future(self.process.open())
+        await asyncio.shield(self._opening)
+
+    async def close(self) -> None:
+        """Let the experiments go, leave the federation, and delete the files that were handed out."""
+        await self.process.drain()
+        await self.process.close()
+        if self._files is not None:
+            self._files.cleanup()
+
+    # Envoys
+
+    async def acknowledge_shard(self, shard_info: Mapping[str, Any]) -> bool:
+        """Register a shard; False if its shapes are not the federation's (the log says which)."""
+        await self.open()
+        try:
+            await self.process.envoys.register(read_shard(shard_info))
+        except ShardRejected:
+            return False
+        return True
+
+    async def get_dataset_info(self) -> tuple[list[int] | None, list[int] | None]:
+        """Return the sample shape and the target shape that every shard must have; None where any will do."""
+        shapes = self.settings.sample_shape, self.settings.target_shape
+        sample, target = (None if shape is None else list(shape) for shape in shapes)
+        return sample, target
+
+    async def get_registered_shards(self) -> list[dict[str, Any]]:
+        """Return the shards of all envoys."""
+        await self.open()
+        return [write_shard(each.shard) for each in await self.process.envoys.listed(NOBODY)]
+
+    async def update_envoy_status(
+        self,
+        *,
+        envoy_name: str,
+        is_experiment_running: bool,
+        cuda_devices_status: Sequence[Mapping[str, Any]] | None = None,
+    ) -> int:
+        """Store that an envoy is alive; return after how many seconds to say so again.
+
+        Raises:
+            ShardNotFoundError: it never registered.
+        """
+        await self.open()
+        await self.process.envoys.heartbeat(Heartbeat(envoy_name, is_experiment_running, cuda_devices_status or ()))
+        return max(1, round(self.process.envoys.period.total_seconds()))
+
+    async def get_envoys(self) -> list[dict[str, Any]]:
+        """Return all envoys, whether they are online, and what they serve."""
+        await self.open()
+        return [
+            {
+                "shard_info": write_shard(each.shard),
+                "is_online": each.is_online,
+                "is_experiment_running": each.is_experiment_running,
+                "last_updated": each.seen_at.timestamp(),
+                "valid_duration": 2 * each.period.total_seconds(),
+                "experiment_name": each.experiment_name,
+            }
+            for each in await self.process.envoys.listed(EVERYBODY)
+        ]
+
+    async def wait_experiment(self, envoy_name: str) -> str:
+        """Wait, for however long, for the next experiment of an envoy; return its name.
+
+        Raises:
+            ShardNotFoundError: the envoy never registered.
+        """
+        await self.open()
+        while True:
+            given = await self.process.envoys.wait_experiment(envoy_name)
+            if given is not None:
+                return given.experiment_name
+
+    async def get_experiment_data(self, experiment_name: str) -> Path:
+        """Return an experiment's archive as a temporary file, which goes with this director.
+
+        Raises:
+            ExperimentNotFound: there is none of this name.
+        """
+        await self.open()
+        async with self.process.runtime.db.read() as tx:
+            archive = await self.process.experiments.archive(tx, experiment_name)
+        if self._files is None:
+            self._files = tempfile.TemporaryDirectory(prefix="director-")
+        path = Path(self._files.name) / f"{archive.digest}.zip"
+        with path.open("wb") as file:
+            async for _number, data in stash.read_chunks(self.process.runtime.db, archive):
+                await asyncio.to_thread(file.write, data)
+        return path
+
+    async def set_experiment_failed(self, *, experiment_name: str, collaborator_name: str) -> None:
+        """Take an envoy out of an experiment that it cannot go on with; nothing happens where it takes no part."""
+        await self.open()
+        try:
+            view = await self.process.experiments.get(experiment_name, EVERYBODY)
+            await self.process.envoys.report_failure(
+                collaborator_name, view.experiment.id, attempt=None, error="reported by the envoy"
+            )
+        except NotFound as error:
+            log.info("ignored a failure report: %s", error)
+
+    # Users
+
+    async def set_new_experiment(
+        self,
+        *,
+        experiment_name: str,
+        sender_name: str,
+        tensor_dict: Tensors,
+        collaborator_names: Sequence[str],
+        experiment_archive_path: Path | str,
+    ) -> bool:
+        """Submit an experiment; sending the same again is the same experiment.
+
+        Raises:
+            AlreadyExists: the name is taken by something else; nothing changed.
+            InvalidArgument: the text says what is wrong with the archive, the plan, the model or the collaborators.
+        """
+        await self.open()
+        manifest, path = Manifest.of(tensor_dict), Path(experiment_archive_path)
+        archive = await asyncio.to_thread(measure, file_pieces(path))
+        model = await asyncio.to_thread(measure, payload_pieces(manifest, tensor_dict))
+        caller = self.process.caller(sender_name)
+        identity = "\0".join([experiment_name, archive.digest, model.digest, *sorted(collaborator_names)])
+        command = SubmitExperiment(
+            submission_id=await self.process.experiments.unused_id(
+                caller, hashlib.sha256(identity.encode()).hexdigest()[:48]
+            ),
+            name=experiment_name,
+            collaborators=list(collaborator_names),
+            archive=archive,
+            model=model,
+            manifest=manifest,
+        )
+        begun = await self.process.experiments.begin_submission(command, caller)
+        if isinstance(begun, Submitting):
+            upload = await self.process.experiments.begin_archive(begun)
+            chunks = rechunked(file_pieces(path), upload)
+            await self.process.experiments.receive_archive(begun, upload, chunks)
+            upload = await self.process.experiments.begin_model(begun)
+            chunks = rechunked(payload_pieces(manifest, tensor_dict), upload)
+            await self.process.experiments.receive_model(begun, upload, chunks)
+            await self.process.experiments.accept(begun)
+        return True
+
+    async def get_experiment_status(self, experiment_name: str, caller: str) -> str | None:
+        """Return pending, in_progress, finished, failed or rejected; None if absent or not the caller's."""
+        view = await self._find(experiment_name, caller)
+        return None if view is None else status(view.experiment.state)
+
+    async def get_experiments_list(self, caller: str) -> list[dict[str, Any]]:
+        """Return the caller's experiments, newest first."""
+        await self.open()
+        found, token = await self.process.experiments.listed(self.process.caller(caller))
+        while token:
+            more, token = await self.process.experiments.listed(self.process.caller(caller), page_token=token)
+            found += more
+        return [
+            {
+                "name": view.experiment.name,
+                "status": status(view.experiment.state),
+                "collaborators_amount": len(view.collaborators),
+                "tasks_amount": len({task.function for task in view.experiment.plan.tasks}),
+                "progress": progress(view),
+            }
+            for view in found
+        ]
+
+    async def get_experiment_description(self, caller: str, name: str) -> dict[str, Any]:
+        """Return what is known of an experiment; empty if absent or not the caller's."""
+        view = await self._find(name, caller)
+        return {} if view is None else describe(view)
+
+    async def get_trained_model(self, experiment_name: str, caller: str, model_type: str) -> dict[str, Array] | None:
+        """Return the "best" or the "last" model, whole in memory.
+
+        None if there is none yet, or it is not the caller's.
+        """
+        await self.open()
+        if model_type not in ("best", "last"):
+            log.error("there is no model type %r; expected best or last", model_type)
+            return None
+        try:
+            experiment, model = await self.process.experiments.model(
+                experiment_name, self.process.caller(caller), model_type
+            )
+            payload = bytearray()
+            async for _number, data in stash.read_chunks(self.process.runtime.db, model.blob):
+                payload += data
+        except (ExperimentNotFound, ModelNotReady, ModelNotFound) as error:
+            log.info("no model: %s", error)
+            return None
+        return experiment.manifest.arrays(payload)
+
+    async def stream_metrics(
+        self, experiment_name: str, caller: str, *, after: int = 0
+    ) -> AsyncIterator[dict[str, Any] | None]:
+        """Yield each metric once, in order; None while there is nothing new; end with the experiment.
+
+        Metrics are numbered without a gap, so a reader that comes back passes as `after` how many it has had.
+
+        Raises:
+            ExperimentNotFound: it is absent, or not the caller's.
+        """
+        await self.open()
+        stream = self.process.streams.metrics(experiment_name, self.process.caller(caller), after=after, follow=True)
+        async for metric, _epoch in stream:
+            if metric is None:
+                yield None
+            else:
+                yield {
+                    "metric_origin": metric.origin,
+                    "task_name": metric.task,
+                    "metric_name": metric.name,
+                    "metric_value": metric.value,
+                    "round": metric.round_number,
+                }
+
+    async def remove_experiment_data(self, experiment_name: str, caller: str) -> bool:
+        """Drop an experiment's bytes and take it from its users' lists; False if absent or not the caller's."""
+        await self.open()
+        try:
+            await self.process.experiments.remove(experiment_name, self.process.caller(caller))
+        except ExperimentNotFound:
+            return False
+        return True
+
+    async def start_experiment_execution_loop(self) -> None:
+        """Admit, claim and drive experiments, until cancelled.
+
+        Several at once, whatever this process or another left.
+        """
+        await self.open()
+        await self.process.run()
+
+    async def _find(self, name: str, caller: str) -> ExperimentView | None:
+        await self.open()
+        try:
+            return await self.process.experiments.get(name, self.process.caller(caller))
+        except ExperimentNotFound:
+            return None
+
+
+NOBODY = Caller("")
+EVERYBODY = Caller("", operator=True)
+
+
+def as_shape(shape: Sequence[int | str] | None) -> tuple[int, ...] | None:
+    """Read a shape, whose lengths some clients write as text.
+
+    Raises:
+        InvalidArgument: a length is no whole number.
+    """
+    if shape is None:
+        return None
+    try:
+        return tuple(int(length) for length in shape)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"the shape {shape!r} is not a list of whole numbers") from None
+
+
+def read_shard(shard_info: Mapping[str, Any]) -> Shard:
+    """Read a shard from a dict.
+
+    Raises:
+        InvalidArgument: it names no envoy, or a shape is none.
+    """
+    try:
+        name = shard_info["node_info"]["name"]
+    except (KeyError, TypeError):
+        raise InvalidArgument("shard_info has no name at node_info.name") from None
+    return Shard(
+        envoy=name,
+        description=shard_info.get("shard_description", ""),
+        samples=int(shard_info.get("n_samples", 0)),
+        sample_shape=as_shape(shard_info.get("sample_shape", ())) or (),
+        target_shape=as_shape(shard_info.get("target_shape", ())) or (),
+    )
+
+
+def write_shard(shard: Shard) -> dict[str, Any]:
+    """Write a shard as a dict."""
+    return {
+        "node_info": {"name": shard.envoy},
+        "shard_description": shard.description,
+        "n_samples": shard.samples,
+        "sample_shape": list(shard.sample_shape),
+        "target_shape": list(shard.target_shape),
+    }
+
+
+def status(state: ExperimentState) -> str:
+    """Return a state under the name that the world knows: it has no word for cancelled."""
+    return ExperimentState.FAILED.value if state is ExperimentState.CANCELLED else state.value
+
+
+def progress(view: ExperimentView) -> float:
+    """Return which share of its rounds an experiment has done."""
+    return view.experiment.last_model / view.experiment.plan.rounds
+
+
+def describe(view: ExperimentView) -> dict[str, Any]:
+    """Write an experiment as a dict."""
+    experiment = view.experiment
+    trained = "ready" if experiment.last_model else "pending"
+    return {
+        "name": experiment.name,
+        "status": status(experiment.state),
+        "progress": progress(view),
+        "current_round": experiment.round,
+        "total_rounds": experiment.plan.rounds,
+        "download_statuses": {
+            "models": [
+                {"name": "best", "status": trained},
+                {"name": "last", "status": trained},
+                {"name": "init", "status": "ready"},
+            ],
+            "logs": [{"name": "aggregator", "status": "ready"}],
+        },
+        "collaborators": [
+            {
+                "name": each.envoy,
+                "status": each.state.value,
+                "progress": progress(view),
+                "round": experiment.round,
+                "current_task": "",
+                "next_task": "",
+            }
+            for each in view.collaborators
+        ],
+        "tasks": [{"name": task.name, "description": task.function} for task in experiment.plan.tasks],
+    }
+
+
+def file_pieces(path: Path) -> Iterator[bytes]:
+    """Yield a file's bytes.
+
+    Raises:
+        InvalidArgument: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(PIECE):
+                yield piece
+    except OSError as error:
+        raise InvalidArgument(f"the archive {path} cannot be read: {error.strerror}") from error
+
+
+def measure(pieces: Iterator[bytes] | Iterator[memoryview]) -> Content:
+    """Return the identity of bytes."""
+    digest, size = hashlib.sha256(), 0
+    for piece in pieces:
+        digest.update(piece)
+        size += len(piece)
+    return Content(size, digest.hexdigest())
+
+
+async def rechunked(pieces: Iterator[bytes] | Iterator[memoryview], upload: stash.Upload) -> Chunks:
+    """Cut bytes into the chunks that an upload still misses."""
+    rest, number = bytearray(), 0
+    for piece in pieces:
+        rest += piece
+        while len(rest) >= upload.chunk_bytes:
+            if upload.missing is not None and number >= upload.missing:
+                yield number, bytes(rest[: upload.chunk_bytes])
+            del rest[: upload.chunk_bytes]
+            number += 1
+    if rest and upload.missing is not None and number >= upload.missing:
+        yield number, bytes(rest)

@@ -1,0 +1,81 @@
+"""Admission: which pending experiments start, decided one at a time for the whole federation, under its duty row."""
+
+import asyncio
+import logging
+from collections import Counter
+
+from director.domain import scheduling
+from director.domain.messages import Event, EventKind
+from director.domain.scheduling import Limits
+from director.domain.types import ExperimentId, ExperimentState
+from director.errors import Unavailable
+from director.services import endings
+from director.services.duties import Ticker
+from director.services.runtime import Runtime
+from director.store import clock, events, experiments, federations, pending, queues
+from director.store.database import Transaction
+
+log = logging.getLogger(__name__)
+
+SKIPPED_SECONDS = 0.05
+
+
+class Admission:
+    """Starts pending experiments, whenever something changed and at each poll."""
+
+    def __init__(self, runtime: Runtime, ticker: Ticker) -> None:
+        """Prepare."""
+        self._runtime = runtime
+        self._ticker = ticker
+
+    async def run(self) -> None:
+        """Admit until cancelled; one task per process, so at most one waits for the duty."""
+        poll = self._runtime.settings.poll.total_seconds()
+        with self._runtime.wakeups.listen(("admission", 0)) as wakeup:
+            while True:
+                wakeup.clear()
+                pause = poll
+                try:
+                    if await self.admit():
+                        pause = SKIPPED_SECONDS
+                except Unavailable as error:
+                    log.warning("admission waits: %s", error)
+                    await asyncio.sleep(min(1.0, poll))
+                    continue
+                except Exception:
+                    log.exception("admission failed; it is tried again")
+                    await asyncio.sleep(poll)
+                    continue
+                await wakeup.wait(pause)
+
+    async def admit(self) -> bool:
+        """Decide once; True if some experiment was locked by somebody else: decide again soon."""
+        async with self._runtime.db.write("admission") as tx:
+            await federations.take_duty(tx, federations.ADMISSION, wait=True)
+            if not (await clock.read(tx)).stale:
+                return await self._decide(tx)
+        # After an outage nothing is decided before it is accounted for.
+        await self._ticker.tick()
+        return True
+
+    async def _decide(self, tx: Transaction) -> bool:
+        settings = self._runtime.settings
+        limits = Limits(settings.max_running_experiments, settings.max_running_per_user)
+        queue = await pending.read(tx, lease=settings.lease)
+        if not queue.pending:
+            return False
+        decided = scheduling.admit(queue.pending, engaged=queue.engaged, running=Counter(queue.running), limits=limits)
+        for experiment_id in decided.start:
+            if experiment_id in queue.locked:
+                await start(tx, ExperimentId(experiment_id))
+        for experiment_id, reason in decided.fail.items():
+            if experiment_id in queue.locked:
+                await endings.end(tx, ExperimentId(experiment_id), ExperimentState.FAILED, reason=reason)
+        return any(each not in queue.locked for each in (*decided.start, *decided.fail))
+
+
+async def start(tx: Transaction, experiment_id: ExperimentId) -> None:
+    """Start an experiment and queue it for its envoys."""
+    if await experiments.start(tx, experiment_id):
+        envoys = await queues.enqueue(tx, experiment_id)
+        await events.append(tx, experiment_id, Event(EventKind.EXPERIMENT_STARTED, details={"queued": envoys}))

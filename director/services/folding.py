@@ -1,0 +1,125 @@
+"""The fold: a frozen round's counted updates become the next model, column by column, within the budget of bytes.
+
+It reads rows that no longer change and writes into blobs that nobody refers to yet, so it may be stopped anywhere and
+begun again, by whoever owns the experiment then; only closing the round makes its result count.
+"""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from director.domain import aggregation
+from director.domain.metrics import Measurement, weighted_metrics
+from director.domain.tensors import check_finite
+from director.domain.types import ExperimentId
+from director.services.runtime import Runtime
+from director.store import contributions, metrics, models, stash
+from director.store.contributions import Counted
+from director.store.database import Transaction
+from director.store.experiments import Experiment
+from director.store.leases import Fence
+from director.store.stash import Blob, Upload
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a fold reads: the base model, and the counted updates in the order of the envoys' names."""
+
+    base: Blob
+    updates: list[Blob]
+    samples: list[int]
+
+
+def purpose(fence: Fence, round_number: int) -> str:
+    """What the blob of a fold's result is for: one owner's, in one round."""
+    return f"fold/{fence.experiment_id}/{fence.number}/{round_number}/model"
+
+
+async def fold(runtime: Runtime, experiment: Experiment, fence: Fence, round_number: int) -> Blob:
+    """Fold a frozen round into its next model; return its bytes, complete in the stash but nobody's yet.
+
+    Raises:
+        TensorMismatch: the result holds NaN or infinity.
+        NotFound, Unavailable: the inputs or the result are gone, since the round was closed or abandoned by another.
+    """
+    async with runtime.db.read() as tx:
+        inputs = await read_inputs(tx, experiment, round_number)
+    settings, manifest = runtime.settings, experiment.manifest
+    async with runtime.db.write("begin fold") as tx:
+        upload = await stash.begin_afresh(
+            tx, purpose(fence, round_number), manifest.size_bytes, chunk_bytes=settings.chunk_bytes
+        )
+    share = runtime.budget.total_bytes // 2
+    height = aggregation.column_bytes(share, len(inputs.updates), settings.chunk_bytes)
+    writer = ChunkWriter(runtime, upload)
+    rule = aggregation.rule(experiment.plan.rule)
+    samples = np.array(inputs.samples, np.float64)
+    for start in range(0, manifest.size_bytes, height):
+        stop = min(start + height, manifest.size_bytes)
+        async with runtime.budget.hold((len(inputs.updates) + 3) * (stop - start)):
+            base, *updates = [
+                await stash.read_part(runtime.db, blob, start, stop) for blob in (inputs.base, *inputs.updates)
+            ]
+
+            def work(base: bytes = base, updates: list[bytes] = updates, start: int = start) -> bytes:
+                part = aggregation.fold_part(rule, manifest, start, base, updates, samples)
+                check_finite(manifest, part, start=start)
+                return part
+
+            await writer.write(await asyncio.to_thread(work))
+    return await writer.close()
+
+
+async def read_inputs(tx: Transaction, experiment: Experiment, round_number: int) -> Inputs:
+    """Read what a fold reads."""
+    counted = await contributions.counted(tx, experiment.id, round_number)
+    train = [each for each in counted if each.task == experiment.plan.train_task.name]
+    base = await models.get(tx, experiment.id, round_number - 1)
+    return Inputs(base.blob, await contributions.blobs_of(tx, train), [each.samples for each in train])
+
+
+class ChunkWriter:
+    """Cuts bytes into chunks of a blob and hashes them on the way."""
+
+    def __init__(self, runtime: Runtime, upload: Upload) -> None:
+        """Begin at the blob's first byte."""
+        self._runtime = runtime
+        self._upload = upload
+        self._hash = hashlib.sha256()
+        self._rest = bytearray()
+        self._number = 0
+
+    async def write(self, part: bytes) -> None:
+        """Add bytes; whole chunks are stored, each in a transaction of its own."""
+        await asyncio.to_thread(self._hash.update, part)
+        size = self._upload.chunk_bytes
+        self._rest += part
+        while len(self._rest) >= size:
+            await self._put(bytes(self._rest[:size]))
+            del self._rest[:size]
+
+    async def _put(self, data: bytes) -> None:
+        async with self._runtime.db.write("put fold chunk") as tx:
+            await stash.put(tx, self._upload.blob_id, self._number, data)
+        self._number += 1
+
+    async def close(self) -> Blob:
+        """Store what is left and declare the blob complete."""
+        if self._rest:
+            await self._put(bytes(self._rest))
+        async with self._runtime.db.write("seal fold") as tx:
+            return await stash.seal(tx, self._upload.blob_id, self._hash.hexdigest())
+
+
+async def aggregate_metrics(
+    tx: Transaction, experiment_id: ExperimentId, round_number: int, counted: list[Counted]
+) -> dict[tuple[str, str], float]:
+    """Average the metrics of the contributions that count, by samples."""
+    reported: dict[tuple[str, str], dict[str, float]] = {}
+    for each in await metrics.of_round(tx, experiment_id, round_number):
+        reported.setdefault((each.origin, each.task), {})[each.name] = each.value
+    return weighted_metrics(
+        Measurement(each.envoy, each.task, each.samples, reported.get((each.envoy, each.task), {})) for each in counted
+    )

@@ -1,0 +1,63 @@
+"""What operators do with the database itself, with or without a director running on it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from director.errors import NotFound
+from director.store import checks, reports, schema
+from director.store.checks import Finding
+from director.store.database import Database
+from director.store.opening import open_database, sqlite_path
+from director.store.reports import Report
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    """Open an existing database of a schema that this code knows, for a moment.
+
+    Raises:
+        NotFound: there is no such file.
+        SchemaOutdated: the text says what to type.
+    """
+    require_file(url)
+    await schema.require(url)
+    db = open_database(url)
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+def require_file(url: str) -> None:
+    """Refuse a file that does not exist, which SQLite would make.
+
+    Raises:
+        NotFound: there is none.
+    """
+    path = sqlite_path(url)
+    if path is not None and not path.exists():
+        raise NotFound(f"there is no database at {path}; `director serve` or `director db upgrade` makes one")
+
+
+async def report(url: str, name: str, *, experiment: str | None, limit: int) -> Report:
+    """Read one of the reporting views."""
+    async with opened(url) as db, db.read() as tx:
+        return await reports.read(tx, name, experiment=experiment, limit=limit)
+
+
+async def check(url: str) -> list[Finding]:
+    """Look at the schema and at what the promise of a commit rests on; changes nothing."""
+    require_file(url)
+    found = [await checks.schema_finding(url)]
+    db = open_database(url)
+    try:
+        async with db.read() as tx:
+            return found + await checks.engine_findings(tx)
+    finally:
+        await db.close()
+
+
+async def query(url: str, sql: str) -> Report:
+    """Run a query of a person's own, in a transaction that cannot write."""
+    async with opened(url) as db, db.read() as tx:
+        return await reports.query(tx, sql)

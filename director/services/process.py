@@ -1,0 +1,109 @@
+"""One director process: all services over one database, and the tasks that keep them going."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from director.effects import Entropy, SystemEntropy
+from director.errors import Unavailable
+from director.services.admission import Admission
+from director.services.duties import Housekeeping, Ticker
+from director.services.envoys import Envoys
+from director.services.execution import Execution
+from director.services.experiments import Experiments
+from director.services.explaining import Explaining
+from director.services.presence import Presence
+from director.services.rounds import Rounds
+from director.services.runtime import Caller, Runtime
+from director.services.steps import ReviewCallback
+from director.services.streams import Streams
+from director.settings import Settings
+from director.store import federations, schema
+from director.store.database import Database
+from director.store.notifications import Notifications
+
+log = logging.getLogger(__name__)
+
+
+class Process:
+    """The services, for whoever speaks to them, and what runs in the background."""
+
+    def __init__(
+        self,
+        db: Database,
+        settings: Settings,
+        *,
+        entropy: Entropy | None = None,
+        review: ReviewCallback | None = None,
+    ) -> None:
+        """Build everything; nothing is connected yet."""
+        self.runtime = Runtime(db, settings, entropy or SystemEntropy())
+        self.experiments = Experiments(self.runtime, reviewed=review is not None)
+        self.envoys = Envoys(self.runtime)
+        self.rounds = Rounds(self.runtime)
+        self.streams = Streams(self.runtime)
+        self.explaining = Explaining(self.runtime)
+        self.ticker = Ticker(self.runtime)
+        self.presence = Presence(self.runtime)
+        self.housekeeping = Housekeeping(self.runtime)
+        self.admission = Admission(self.runtime, self.ticker)
+        self.execution = Execution(
+            self.runtime, self.ticker, director_id=lambda: self.presence.director_id, review=review
+        )
+
+    def caller(self, name: str) -> Caller:
+        """Return who a name is."""
+        return Caller(name, operator=name in self.runtime.settings.operators)
+
+    async def epoch(self) -> str:
+        """Return the federation's epoch."""
+        async with self.runtime.db.read() as tx:
+            return await federations.epoch(tx)
+
+    async def open(self) -> None:
+        """Make sure of the schema and enter the federation. SQLite's schema is made and upgraded here.
+
+        Raises:
+            SchemaOutdated: the text says what to type.
+            PreconditionFailed: another director runs on the same SQLite file.
+            Unavailable: the database is away.
+        """
+        db = self.runtime.db
+        if db.replicated:
+            await schema.require(db.url)
+        else:
+            self.presence.lock_file()
+            await schema.upgrade_schema(db.url)
+        await self.presence.enter()
+
+    async def run(self) -> None:
+        """Drive the federation until cancelled."""
+        jobs: list[Coroutine[Any, Any, None]] = [
+            self.ticker.run(),
+            self.presence.run(),
+            self.admission.run(),
+            self.execution.run(),
+            self.housekeeping.run(),
+        ]
+        if self.runtime.db.replicated:
+            wakeups = self.runtime.wakeups
+            notifications = Notifications(self.runtime.db.url, received=wakeups.wake, missed=wakeups.wake_all)
+            wakeups.relay = notifications.send
+            jobs.append(notifications.run())
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(job)
+
+    async def drain(self) -> None:
+        """Have every wait answered, and let the experiments go."""
+        self.runtime.wakeups.close()
+        try:
+            await self.execution.drain()
+        except Unavailable as error:
+            log.warning("the database is away while stopping: %s", error)
+
+    async def close(self) -> None:
+        """Leave the federation, and let the database go."""
+        await self.presence.leave()
+        await self.runtime.db.close()

@@ -1,0 +1,261 @@
+"""The steps of an execution loop: each one transaction, under the fence, chosen anew from the rows before it writes."""
+
+import asyncio
+import logging
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from director.domain import rounds as decisions
+from director.domain.messages import Event, EventKind
+from director.domain.metrics import better, score
+from director.domain.rounds import Close, Fail, Finish, Freeze, Leave, Open, OpenRound, Review, Snapshot, Step, Wait
+from director.domain.types import ExperimentState, RoundKind
+from director.errors import LeaseLost
+from director.services import archives, endings, folding
+from director.services.duties import Ticker
+from director.services.runtime import Runtime
+from director.store import (
+    clock,
+    contributions,
+    events,
+    experiments,
+    leases,
+    metrics,
+    models,
+    rounds,
+    snapshots,
+    stash,
+)
+from director.store.database import Transaction
+from director.store.experiments import Experiment
+from director.store.leases import Fence
+from director.store.metrics import Measured
+
+log = logging.getLogger(__name__)
+
+AGGREGATOR = "aggregator"
+ReviewCallback = Callable[[str, Path], bool]
+"""Called with the experiment's name and the path of its plan; returns whether it may run."""
+Kind = TypeVar("Kind", bound=Step)
+
+
+class Steps:
+    """Looks at one owned experiment and does what comes next."""
+
+    def __init__(self, runtime: Runtime, ticker: Ticker, fence: Fence, *, review: ReviewCallback | None) -> None:
+        """Act under a fence."""
+        self._runtime = runtime
+        self._db = runtime.db
+        self._ticker = ticker
+        self._fence = fence
+        self._callback = review
+        self._review: asyncio.Future[bool] | None = None
+
+    async def next(self) -> float | None:
+        """Do one step. Return for how many seconds to wait before the next, or None when the experiment is let go.
+
+        Raises:
+            LeaseLost: somebody else owns the experiment.
+        """
+        async with self._db.read() as tx:
+            stale = (await clock.read(tx)).stale
+            experiment, snapshot = await snapshots.fresh(
+                tx, self._fence.experiment_id, lease=self._runtime.settings.lease
+            )
+        if stale:
+            # After an outage nothing is decided before it is accounted for.
+            await self._ticker.tick()
+            return 0.0
+        if (experiment.director_id, experiment.fence) != (self._fence.director_id, self._fence.number):
+            raise LeaseLost(f"experiment {experiment.id} has another owner")
+        match decisions.next_step(snapshot):
+            case Leave():
+                return None
+            case Wait(until):
+                return max(until - snapshot.now, 0.0)
+            case Review():
+                return await self._do_review(experiment)
+            case Open():
+                await self._open()
+            case Freeze():
+                await self._freeze()
+            case Close(number):
+                await self._close(experiment, number)
+            case Finish(number):
+                return await self._finish(experiment, number)
+            case Fail():
+                await self._fail()
+                return None
+        return 0.0
+
+    async def _again(self, tx: Transaction, kind: type[Kind]) -> tuple[Kind, Experiment, Snapshot] | None:
+        """Take the fence and choose the step anew from what is true now; None if it is another kind."""
+        states = ExperimentState.PENDING, ExperimentState.IN_PROGRESS
+        await leases.hold(tx, self._fence, states)
+        if (await clock.read(tx)).stale:
+            return None
+        experiment, snapshot = await snapshots.fresh(tx, self._fence.experiment_id, lease=self._runtime.settings.lease)
+        step = decisions.next_step(snapshot)
+        return (step, experiment, snapshot) if isinstance(step, kind) else None
+
+    async def _open(self) -> None:
+        async with self._db.write("open round") as tx:
+            found = await self._again(tx, Open)
+            if found is not None:
+                step, experiment, _ = found
+                await self._open_in(tx, experiment, step)
+
+    async def _open_in(self, tx: Transaction, experiment: Experiment, step: Open) -> None:
+        await rounds.open_(tx, experiment.id, step, experiment.plan)
+        await experiments.set_round(tx, experiment.id, step.number)
+        details = {"round": step.number, "kind": step.kind.value, "asked": list(step.envoys)}
+        await events.append(tx, experiment.id, Event(EventKind.ROUND_OPENED, details=details))
+
+    async def _freeze(self) -> None:
+        async with self._db.write("freeze round") as tx:
+            found = await self._again(tx, Freeze)
+            if found is None:
+                return
+            _, experiment, snapshot = found
+            current = open_round(snapshot)
+            complete = [member.envoy for member in snapshot.members if member.complete]
+            await rounds.freeze(tx, experiment.id, current.number, complete=complete)
+            await experiments.calm(tx, experiment.id)
+            details = {"round": current.number, "counted": complete}
+            await events.append(tx, experiment.id, Event(EventKind.ROUND_FROZEN, details=details))
+
+    async def _close(self, experiment: Experiment, number: int) -> None:
+        blob = await folding.fold(self._runtime, experiment, self._fence, number)
+        async with self._db.write("close round") as tx:
+            found = await self._again(tx, Close)
+            if found is None or found[0].number != number:
+                return
+            await self._close_in(tx, found[1], found[2], blob)
+            snapshot = await snapshots.read(tx, found[1], lease=self._runtime.settings.lease)
+            match decisions.next_step(snapshot):
+                case Open() as step:
+                    await self._open_in(tx, experiment, step)
+                case Fail(reason):
+                    await endings.end(tx, experiment.id, ExperimentState.FAILED, reason=reason)
+                case _:
+                    pass
+
+    async def _close_in(
+        self, tx: Transaction, experiment: Experiment, snapshot: Snapshot, blob: stash.Blob | None
+    ) -> None:
+        """Close the aggregated round: its model, the averages of its metrics, and which model is the best."""
+        number = open_round(snapshot).number
+        if blob is not None:
+            taken = await stash.take(tx, folding.purpose(self._fence, number), blob.content)
+            await models.add(tx, experiment.id, number, taken)
+            await experiments.set_round(tx, experiment.id, number, model=number)
+        counted = await contributions.counted(tx, experiment.id, number)
+        averages = await folding.aggregate_metrics(tx, experiment.id, number, counted)
+        await metrics.append(
+            tx,
+            experiment.id,
+            [Measured(number, AGGREGATOR, task, name, value) for (task, name), value in averages.items()],
+        )
+        scored = score(experiment.plan, averages)
+        if scored is not None:
+            await self._judge(tx, experiment, number - 1, scored)
+        train = experiment.plan.train_task.name
+        samples = sum(each.samples for each in counted if each.task == train)
+        await rounds.close(tx, experiment.id, number, samples=samples, score=scored)
+        await rounds.release_updates(tx, experiment.id, number)
+        details = {"round": number, "model": blob.digest if blob is not None else None, "score": scored}
+        await events.append(tx, experiment.id, Event(EventKind.ROUND_CLOSED, details=details))
+
+    async def _judge(self, tx: Transaction, experiment: Experiment, model: int, scored: float) -> None:
+        """A round's validation scores the model that it began from."""
+        await models.set_score(tx, experiment.id, model, scored)
+        assert experiment.plan.best is not None, "only a plan that names a metric gives a score"
+        if better(scored, experiment.best_score, experiment.plan.best.mode):
+            await experiments.set_best(tx, experiment.id, model, scored)
+
+    async def _finish(self, experiment: Experiment, number: int) -> float | None:
+        async with self._db.read() as tx:
+            kind = open_round((await snapshots.fresh(tx, experiment.id, lease=self._runtime.settings.lease))[1]).kind
+        blob = None
+        if kind is RoundKind.TRAIN:
+            blob = await folding.fold(self._runtime, experiment, self._fence, number)
+        async with self._db.write("finish") as tx:
+            found = await self._again(tx, Finish)
+            if found is None or found[0].number != number:
+                return 0.0
+            await self._close_in(tx, found[1], found[2], blob)
+            await endings.end(tx, experiment.id, ExperimentState.FINISHED)
+        return None
+
+    async def _fail(self) -> None:
+        async with self._db.write("fail") as tx:
+            found = await self._again(tx, Fail)
+            if found is not None:
+                await endings.end(tx, self._fence.experiment_id, ExperimentState.FAILED, reason=found[0].reason)
+
+    async def give_up(self, reason: str) -> None:
+        """Fail the experiment, since its step failed again and again."""
+        async with self._db.write("give up") as tx:
+            await leases.hold(tx, self._fence, (ExperimentState.PENDING, ExperimentState.IN_PROGRESS))
+            await endings.end(tx, self._fence.experiment_id, ExperimentState.FAILED, reason=reason)
+
+    async def _do_review(self, experiment: Experiment) -> float | None:
+        """Ask the callback, in a thread that nothing waits for at the end; look again at each poll."""
+        if self._review is None:
+            async with self._db.read() as tx:
+                assert experiment.archive_blob_id is not None, "a pending experiment has its archive"
+                archive = await stash.get(tx, experiment.archive_blob_id)
+            text = await archives.read_plan_text(self._runtime, archive)
+            self._review = self._ask(experiment.name, text)
+        await asyncio.wait([self._review], timeout=self._runtime.settings.poll.total_seconds())
+        if not self._review.done():
+            return 0.0
+        approved = self._review.result()
+        async with self._db.write("review") as tx:
+            if await self._again(tx, Review) is None:
+                return 0.0
+            if approved:
+                await experiments.approve(tx, experiment.id, priority=experiment.priority)
+                await events.append(tx, experiment.id, Event(EventKind.EXPERIMENT_APPROVED))
+            else:
+                reason = "rejected by the director's review"
+                await endings.end(tx, experiment.id, ExperimentState.REJECTED, reason=reason)
+        return None
+
+    def _ask(self, name: str, plan: str) -> asyncio.Future[bool]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bool] = loop.create_future()
+        callback = self._callback
+        assert callback is not None, "only a director with a callback claims reviews"
+
+        def settle(approved: bool, error: BaseException | None) -> None:
+            if answer.done():
+                return
+            if error is None:
+                answer.set_result(approved)
+            else:
+                answer.set_exception(error)
+
+        def ask() -> None:
+            approved, error = False, None
+            try:
+                with tempfile.TemporaryDirectory(prefix="director-review-") as folder:
+                    path = Path(folder) / "plan.yaml"
+                    path.write_text(plan, encoding="utf-8")
+                    approved = bool(callback(name, path))
+            except BaseException as raised:
+                error = raised
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(settle, approved, error)
+
+        threading.Thread(target=ask, name="review", daemon=True).start()
+        return answer
+
+
+def open_round(snapshot: Snapshot) -> OpenRound:
+    """Return the round that a step is about."""
+    assert snapshot.round is not None, "the step was chosen from an open round"
+    return snapshot.round

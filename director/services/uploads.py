@@ -1,0 +1,138 @@
+"""Bytes on their way into the stash: begun, received chunk by chunk, hashed, sealed."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+from director.domain.messages import Content
+from director.errors import Corrupt, DirectorError, InvalidArgument, Unavailable
+from director.services.runtime import Runtime
+from director.store import stash
+from director.store.stash import Blob, Upload
+
+CHUNK_SECONDS = 30
+Chunks = AsyncIterator[tuple[int, bytes]]
+Check = Callable[[int, bytes], None]
+"""Refuses a part of the bytes by raising; it is given the part's offset."""
+
+
+class Hash(Protocol):
+    """A running digest."""
+
+    def update(self, data: bytes, /) -> None:
+        """Add bytes."""
+        ...
+
+    def hexdigest(self) -> str:
+        """Return the digest so far."""
+        ...
+
+
+async def begin(runtime: Runtime, purpose: str, content: Content) -> Upload:
+    """Begin an upload, or go on with it: the answer names the first chunk that is missing, if any."""
+    check_digest(content)
+    async with runtime.db.write("begin upload") as tx:
+        return await stash.begin(tx, purpose, content, chunk_bytes=runtime.settings.chunk_bytes)
+
+
+async def receive(runtime: Runtime, upload: Upload, content: Content, chunks: Chunks, *, check: Check) -> None:
+    """Store the missing chunks of an upload as they come, and seal it.
+
+    Raises:
+        InvalidArgument: a chunk is out of order, or has a wrong length.
+        Corrupt: the whole does not match the digest announced; the upload begins anew next time.
+        Whatever `check` raises; the upload is given up then.
+    """
+    if upload.missing is None:
+        await seal(runtime, upload, content)
+        return
+    running = hashlib.sha256() if upload.missing == 0 else None
+    count = stash.chunk_count(upload.size_bytes, upload.chunk_bytes)
+    for expected in range(upload.missing, count):
+        async with runtime.budget.hold(upload.chunk_bytes):
+            number, data = await next_chunk(chunks)
+            start = expected * upload.chunk_bytes
+            length = min(upload.chunk_bytes, upload.size_bytes - start)
+            if number != expected or len(data) != length:
+                raise InvalidArgument(
+                    f"chunk {number} of {len(data)} bytes came where chunk {expected} of {length} bytes was expected"
+                )
+            try:
+                await asyncio.to_thread(inspect, data, start, check, running)
+                last = running is not None and number == count - 1
+                if last and running is not None:
+                    compare(running, content)
+            except DirectorError:
+                await give_up(runtime, upload)
+                raise
+            async with runtime.db.write("put chunk") as tx:
+                await stash.put(tx, upload.blob_id, number, data)
+                if last:
+                    await stash.seal(tx, upload.blob_id, content.digest)
+    if running is None:
+        await seal(runtime, upload, content)
+
+
+async def next_chunk(chunks: Chunks) -> tuple[int, bytes]:
+    """Return the next chunk.
+
+    Raises:
+        InvalidArgument: there is none.
+        Unavailable: it did not come in time; a silent client may not hold memory that others wait for.
+    """
+    try:
+        async with asyncio.timeout(CHUNK_SECONDS):
+            return await anext(chunks)
+    except StopAsyncIteration:
+        raise InvalidArgument("the upload ended before its last chunk") from None
+    except TimeoutError:
+        raise Unavailable(f"no chunk came for {CHUNK_SECONDS} s; go on with the upload in another call") from None
+
+
+def inspect(data: bytes, start: int, check: Check, running: Hash | None) -> None:
+    """Check and hash a chunk; in a thread, since it takes a millisecond."""
+    check(start, data)
+    if running is not None:
+        running.update(data)
+
+
+async def give_up(runtime: Runtime, upload: Upload) -> None:
+    """Let a refused upload go at once."""
+    async with runtime.db.write("give up upload") as tx:
+        await stash.give_up(tx, upload.blob_id)
+
+
+async def seal(runtime: Runtime, upload: Upload, content: Content) -> None:
+    """Compare a resumed upload with the digest announced, read from the rows, and declare it complete."""
+    running = hashlib.sha256()
+    stored = Blob(upload.blob_id, upload.size_bytes, upload.chunk_bytes, content.digest)
+    async for _number, data in stash.read_chunks(runtime.db, stored):
+        await asyncio.to_thread(running.update, data)
+    try:
+        compare(running, content)
+    except Corrupt:
+        await give_up(runtime, upload)
+        raise
+    async with runtime.db.write("seal upload") as tx:
+        await stash.seal(tx, upload.blob_id, content.digest)
+
+
+def compare(running: Hash, content: Content) -> None:
+    """Refuse bytes that are not those announced.
+
+    Raises:
+        Corrupt: their digest is another one.
+    """
+    if running.hexdigest() != content.digest:
+        raise Corrupt("the bytes received do not match the digest announced; upload them again")
+
+
+def check_digest(content: Content) -> None:
+    """Refuse a digest that is none, or a negative length."""
+    if len(content.digest) != 64 or content.size_bytes < 0:
+        raise InvalidArgument("bytes are announced by their length and their SHA-256 (32 bytes)")
+
+
+def accept_anything(_start: int, _data: bytes) -> None:
+    """Check nothing; the whole is checked later."""

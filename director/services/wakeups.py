@@ -1,0 +1,84 @@
+"""Wakeups.
+
+Hints that shorten waits. They carry no truth: whoever is woken reads the rows, and polls if nothing wakes it.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from director.store.database import Hint
+
+
+class Wakeup:
+    """One waiter's own signal: clear it, look at the rows, then wait."""
+
+    def __init__(self) -> None:
+        """Start unset."""
+        self._event = asyncio.Event()
+
+    def clear(self) -> None:
+        """Forget what was signalled; do so before reading."""
+        self._event.clear()
+
+    def set(self) -> None:
+        """Wake the waiter."""
+        self._event.set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait to be woken; False if that did not happen in time."""
+        try:
+            async with asyncio.timeout(max(seconds, 0)):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+class Wakeups:
+    """Who waits for what, in this process."""
+
+    def __init__(self) -> None:
+        """Start with nobody."""
+        self._waiting: defaultdict[Hint, set[Wakeup]] = defaultdict(set)
+        self.relay: Callable[[Sequence[Hint]], None] = lambda _hints: None
+        """Tells the other processes; the default is to be alone."""
+        self.closing = False
+
+    @contextmanager
+    def listen(self, *hints: Hint) -> Iterator[Wakeup]:
+        """Be woken by any of the hints, while the block lasts."""
+        wakeup = Wakeup()
+        for hint in hints:
+            self._waiting[hint].add(wakeup)
+        try:
+            yield wakeup
+        finally:
+            for hint in hints:
+                self._waiting[hint].discard(wakeup)
+                if not self._waiting[hint]:
+                    del self._waiting[hint]
+
+    def committed(self, hints: Sequence[Hint]) -> None:
+        """Wake whom a transaction of this process concerns, here and in the other processes."""
+        if hints:
+            self.wake(hints)
+            self.relay(hints)
+
+    def wake(self, hints: Sequence[Hint]) -> None:
+        """Wake whom the hints concern, in this process."""
+        for hint in set(hints):
+            for wakeup in self._waiting.get(hint, ()):
+                wakeup.set()
+
+    def wake_all(self) -> None:
+        """Wake everyone: hints may have been missed."""
+        for waiting in self._waiting.values():
+            for wakeup in waiting:
+                wakeup.set()
+
+    def close(self) -> None:
+        """Have every wait of a client answered now, so that it comes back to another process."""
+        self.closing = True
+        self.wake_all()

@@ -1,0 +1,68 @@
+"""Service time: the seconds during which some director was up. It is what deadlines and absence are measured in.
+
+The row says how many had passed when it was last ticked; between ticks it is read forward, by two ticks at most. So
+while nobody ticks, an outage, a suspended laptop or a full disk, it stands still.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, update
+
+from director.domain.envoys import ServiceTime
+from director.store.database import Transaction
+from director.store.tables import service_clocks
+
+TICKS_FORWARD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The clock's row, read forward to now."""
+
+    time: ServiceTime
+    stale: bool
+    """Ticked more than two ticks ago: tick before deciding anything."""
+
+
+async def read(tx: Transaction) -> Reading:
+    """Return service time as of the transaction's instant."""
+    row = (await tx.execute(select(service_clocks))).one()
+    now = await tx.now()
+    passed, limit = (now - row.ticked_at).total_seconds(), TICKS_FORWARD * row.tick_seconds
+    forward = min(max(passed, 0.0), limit)
+    return Reading(ServiceTime(row.service_seconds + forward, row.up_since), stale=passed > limit)
+
+
+async def now(tx: Transaction) -> ServiceTime:
+    """Return service time, stale or not; for what is only recorded or shown."""
+    return (await read(tx)).time
+
+
+async def tick(tx: Transaction, *, every: timedelta) -> bool:
+    """Store service time as of now; False where somebody else is ticking, which is as good.
+
+    After a gap of more than two ticks a new stretch of being up begins.
+    """
+    row = (await tx.execute(select(service_clocks).with_for_update(key_share=True, skip_locked=True))).first()
+    if row is None:
+        return False
+    instant = await tx.now()
+    passed, limit = (instant - row.ticked_at).total_seconds(), TICKS_FORWARD * row.tick_seconds
+    seconds = row.service_seconds + min(max(passed, 0.0), limit)
+    await tx.execute(
+        update(service_clocks).values(
+            service_seconds=seconds,
+            ticked_at=instant,
+            up_since=seconds if passed > limit else row.up_since,
+            tick_seconds=every.total_seconds(),
+        )
+    )
+    return True
+
+
+async def due(tx: Transaction, *, every: timedelta) -> bool:
+    """Whether nobody has ticked for the length of a tick."""
+    ticked_at: datetime = (await tx.execute(select(service_clocks.c.ticked_at))).scalar_one()
+    passed = await tx.now() - ticked_at
+    return passed >= every or passed < timedelta(0)

@@ -1,0 +1,94 @@
+"""Contributions: one per experiment, round, envoy and task, however often it is sent."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import and_, select
+
+from director.domain.messages import Contribute
+from director.domain.types import AssignmentState, BlobId, ExperimentId
+from director.store import stash
+from director.store.database import Transaction
+from director.store.stash import Blob
+from director.store.tables import assignments, contributions
+
+K = contributions.c
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A contribution that is held."""
+
+    digest: str | None
+
+
+async def find(tx: Transaction, command: Contribute) -> Stored | None:
+    """Return what is held already under the same key."""
+    mine = select(K.digest).where(
+        K.experiment_id == command.experiment_id,
+        K.round == command.round_number,
+        K.envoy == command.envoy,
+        K.task == command.task,
+    )
+    row = (await tx.execute(mine)).first()
+    return Stored(row.digest) if row is not None else None
+
+
+async def add(tx: Transaction, command: Contribute, update: Blob | None) -> bool:
+    """Enter a contribution; False if its key is held. The caller holds the experiment's row."""
+    now = await tx.now()
+    given = select(assignments.c.given_at).where(
+        assignments.c.experiment_id == command.experiment_id,
+        assignments.c.round == command.round_number,
+        assignments.c.envoy == command.envoy,
+    )
+    given_at: datetime | None = (await tx.execute(given)).scalar_one()
+    row = {
+        "experiment_id": command.experiment_id,
+        "round": command.round_number,
+        "envoy": command.envoy,
+        "task": command.task,
+        "samples": command.samples,
+        "digest": None if update is None else update.digest,
+        "blob_id": None if update is None else update.id,
+        "attempt": command.attempt,
+        "received_at": now,
+        "working_seconds": None if given_at is None else (now - given_at).total_seconds(),
+    }
+    added = await tx.execute(tx.insert(contributions).values(row).on_conflict_do_nothing().returning(K.envoy))
+    return added.first() is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A contribution that enters the averages."""
+
+    envoy: str
+    task: str
+    samples: int
+    blob_id: BlobId | None
+
+
+async def counted(tx: Transaction, experiment_id: ExperimentId, round_number: int) -> list[Counted]:
+    """Return a frozen round's contributions that count, in the order of the envoys' names."""
+    member = and_(
+        assignments.c.experiment_id == K.experiment_id, assignments.c.round == K.round, assignments.c.envoy == K.envoy
+    )
+    found = (
+        select(K.envoy, K.task, K.samples, K.blob_id)
+        .join(assignments, member)
+        .where(
+            K.experiment_id == experiment_id,
+            K.round == round_number,
+            assignments.c.state == AssignmentState.COUNTED,
+        )
+    )
+    rows = sorted((await tx.execute(found)).all(), key=lambda row: (row.envoy, row.task))
+    return [
+        Counted(row.envoy, row.task, row.samples, None if row.blob_id is None else BlobId(row.blob_id)) for row in rows
+    ]
+
+
+async def blobs_of(tx: Transaction, inputs: list[Counted]) -> list[Blob]:
+    """Return the updates' blobs, in the order given."""
+    return [await stash.get(tx, each.blob_id) for each in inputs if each.blob_id is not None]

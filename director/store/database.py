@@ -1,0 +1,218 @@
+"""Transactions on either engine: `async with db.read() as tx`, `async with db.write("name") as tx`.
+
+A statement and a commit are never interrupted: a caller that is cancelled meanwhile learns of it once they are done.
+So a connection is always in a known state, and what was committed is only ever unknown to a caller that went away.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
+from typing import Any, NoReturn, Protocol, TypeVar
+
+import asyncpg
+from sqlalchemy import CursorResult, Executable, Table, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from director.effects import Clock
+from director.errors import DirectorError, ResourceExhausted, Unavailable
+
+log = logging.getLogger(__name__)
+
+Hint = tuple[str, int | str]
+"""What changed, for those who wait: ("experiment", id), ("envoy", name), ("admission", 0) or ("claim", 0)."""
+
+
+T = TypeVar("T")
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Finish a piece of work even if the caller is cancelled meanwhile, and only then let the cancellation through."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as interruption:
+            cancelled = interruption
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # seen, so that it is not reported as lost
+        raise cancelled
+    return task.result()
+
+
+async def begin(connection: AsyncConnection) -> None:
+    """Begin a transaction on a connection."""
+    await connection.begin()
+
+
+class Transaction:
+    """An open transaction. Its `now` is read once; its hints are given out once it has committed."""
+
+    def __init__(self, connection: AsyncConnection, clock: Clock | None) -> None:
+        """Wrap a connection that has begun; without a clock the database is asked for the time."""
+        self._connection = connection
+        self._clock = clock
+        self._now: datetime | None = None
+        self.hints: list[Hint] = []
+
+    @property
+    def postgresql(self) -> bool:
+        """Whether the engine is PostgreSQL."""
+        return self._connection.dialect.name == "postgresql"
+
+    async def execute(
+        self, statement: Executable, parameters: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None
+    ) -> CursorResult[Any]:
+        """Run one statement.
+
+        Raises:
+            Unavailable: the database is away, or a lock was not to be had in time.
+            ResourceExhausted: the disk is full.
+        """
+        try:
+            return await uninterrupted(self._connection.execute(statement, parameters))
+        except DBAPIError as error:
+            reraise(error)
+
+    def insert(self, table: Table) -> sqlite.Insert | PostgresInsert:
+        """Begin an INSERT that knows ON CONFLICT, which both engines spell alike and SQLAlchemy does not."""
+        return postgresql.insert(table) if self.postgresql else sqlite.insert(table)
+
+    async def now(self) -> datetime:
+        """Return the transaction's instant: one clock for all replicas, the database's, or the process's on SQLite."""
+        if self._now is None:
+            if self._clock is not None:
+                self._now = self._clock.now()
+            else:
+                self._now = (await self.execute(select(func.clock_timestamp()))).scalar_one()
+        return self._now
+
+    def wake(self, *hints: Hint) -> None:
+        """Tell those who wait, once this transaction has committed."""
+        self.hints.extend(hints)
+
+
+class Engine(Protocol):
+    """What differs between SQLite and PostgreSQL about connections."""
+
+    @property
+    def clock(self) -> Clock | None:
+        """The clock for every instant; None asks the database."""
+        ...
+
+    def reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Open one snapshot that cannot write."""
+        ...
+
+    def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Open a transaction that has committed when the block is left without an error."""
+        ...
+
+    async def close(self) -> None:
+        """Let all connections go."""
+        ...
+
+
+class Database:
+    """One database, however many connections it takes."""
+
+    def __init__(self, engine: Engine, *, url: str) -> None:
+        """Use an engine; `open_database` builds both."""
+        self._engine = engine
+        self.url = url
+        self.on_commit: Callable[[Sequence[Hint]], None] = lambda _hints: None
+
+    @property
+    def replicated(self) -> bool:
+        """Whether other directors may share the database."""
+        return not self.url.startswith("sqlite:")
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Transaction]:
+        """Read one snapshot.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        async with translating(), self._engine.reading() as connection:
+            yield Transaction(connection, self._engine.clock)
+
+    @asynccontextmanager
+    async def write(self, name: str) -> AsyncIterator[Transaction]:
+        """Write; all of the block is committed, and flushed, when it is left, or nothing is.
+
+        The name is the operation's, for logs and for tests that crash it.
+
+        Raises:
+            Unavailable: the database is away; whether it committed is unknown.
+        """
+        async with translating():
+            async with self._engine.writing() as connection:
+                tx = Transaction(connection, self._engine.clock)
+                yield tx
+            log.debug("committed %s", name)
+        self.on_commit(tx.hints)
+
+    async def close(self) -> None:
+        """Let all connections go."""
+        await self._engine.close()
+
+
+@asynccontextmanager
+async def translating() -> AsyncIterator[None]:
+    """Turn drivers' errors into ours."""
+    try:
+        yield
+    except DirectorError:
+        raise
+    except DBAPIError as error:
+        reraise(error)
+    except (
+        OSError,
+        TimeoutError,
+        PoolTimeoutError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.CannotConnectNowError,
+    ) as error:
+        raise Unavailable(f"the database cannot be reached: {first_line(error)}") from error
+    except asyncpg.PostgresError as error:
+        raise Unavailable(f"the database refused the connection: {first_line(error)}") from error
+
+
+PASSING_STATES = ("08", "40001", "40P01", "53", "55P03", "57", "25P03", "25006")
+"""SQLSTATEs, or classes of them, that pass by themselves.
+
+Connection, serialisation, deadlock, resources, lock, shutdown.
+"""
+
+
+def translated(error: DBAPIError) -> Exception:
+    """Return ours for a driver's error, or the error itself where it is a defect."""
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    text = first_line(error.orig or error)
+    if state == "53100" or "disk is full" in text:
+        return ResourceExhausted(f"the database's disk is full: {text}")
+    passing = state.startswith(PASSING_STATES) or "database is locked" in text
+    if error.connection_invalidated or passing or (not state and isinstance(error, InterfaceError | OperationalError)):
+        return Unavailable(f"the database is away for the moment: {text}")
+    return error
+
+
+def reraise(error: DBAPIError) -> NoReturn:
+    """Raise ours for a driver's error, or the error itself where it is a defect."""
+    ours = translated(error)
+    if ours is error:
+        raise error
+    raise ours from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

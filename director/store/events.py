@@ -1,0 +1,79 @@
+"""The history: every transition, in the transaction that makes it; numbered without a gap within its stream.
+
+The number comes from the row that the transaction has locked anyway, so it is taken in the order of the commits, and a
+reader's cursor never passes one by.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select, update
+
+from director.domain.messages import Event
+from director.domain.types import ExperimentId
+from director.store.database import Transaction
+from director.store.tables import FEDERATION_STREAM, events, experiments, federations
+
+REASON_CHARACTERS = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event with its place in the stream."""
+
+    seq: int
+    at: datetime
+    actor: str
+    kind: str
+    reason: str | None
+    details: dict[str, Any]
+
+
+async def append(tx: Transaction, experiment_id: ExperimentId, *happened: Event) -> None:
+    """Record what happened to an experiment. The caller holds its row, and does this last."""
+    counted = (
+        update(experiments)
+        .where(experiments.c.id == experiment_id)
+        .values(event_seq=experiments.c.event_seq + len(happened))
+        .returning(experiments.c.event_seq)
+    )
+    last = (await tx.execute(counted)).scalar_one()
+    await insert_all(tx, experiment_id, last - len(happened), happened)
+
+
+async def append_to_federation(tx: Transaction, *happened: Event) -> None:
+    """Record what happened to the federation itself."""
+    counted = (
+        update(federations).values(event_seq=federations.c.event_seq + len(happened)).returning(federations.c.event_seq)
+    )
+    last = (await tx.execute(counted)).scalar_one()
+    await insert_all(tx, FEDERATION_STREAM, last - len(happened), happened)
+
+
+async def insert_all(tx: Transaction, stream: int, seq: int, happened: Sequence[Event]) -> None:
+    """Insert events behind a number of their stream."""
+    at = await tx.now()
+    rows = [
+        {
+            "stream": stream,
+            "seq": seq + number,
+            "at": at,
+            "actor": event.actor,
+            "kind": event.kind.value,
+            "reason": event.reason[:REASON_CHARACTERS] if event.reason else None,
+            "details": dict(event.details),
+        }
+        for number, event in enumerate(happened, start=1)
+    ]
+    await tx.execute(insert(events), rows)
+
+
+async def after(tx: Transaction, stream: int, seq: int, *, limit: int) -> list[Recorded]:
+    """Return the next events of a stream, in order."""
+    found = select(events).where(events.c.stream == stream, events.c.seq > seq).order_by(events.c.seq).limit(limit)
+    return [
+        Recorded(row.seq, row.at, row.actor, row.kind, row.reason, row.details)
+        for row in (await tx.execute(found)).all()
+    ]

@@ -1,0 +1,38 @@
+"""The one row of the federation, its clock and its duties."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Table, select
+
+from director.store.database import Transaction
+from director.store.tables import duties, federations, service_clocks
+
+ADMISSION = "admission"
+SESSIONS = "sessions"
+
+
+async def found(tx: Transaction, *, epoch: str, tick: timedelta) -> None:
+    """Make the rows that a new database needs; where they exist they stay."""
+    now = await tx.now()
+    rows: dict[Table, list[dict[str, Any]]] = {
+        federations: [{"id": 1, "epoch": epoch, "event_seq": 0, "created_at": now}],
+        service_clocks: [
+            {"id": 1, "service_seconds": 0.0, "ticked_at": now, "up_since": 0.0, "tick_seconds": tick.total_seconds()}
+        ],
+        duties: [{"name": ADMISSION}, {"name": SESSIONS}],
+    }
+    for table, values in rows.items():
+        await tx.execute(tx.insert(table).values(values).on_conflict_do_nothing())
+
+
+async def epoch(tx: Transaction) -> str:
+    """Return the federation's epoch; a cursor of another one is worth nothing."""
+    return str((await tx.execute(select(federations.c.epoch))).scalar_one())
+
+
+async def take_duty(tx: Transaction, name: str, *, wait: bool) -> bool:
+    """Lock a duty's row: wait for it, or leave it to whoever has it."""
+    row = select(duties.c.name).where(duties.c.name == name)
+    locked = await tx.execute(row.with_for_update(key_share=True, skip_locked=not wait))
+    return locked.first() is not None

@@ -1,0 +1,226 @@
+"""Who owns an experiment: one lease per director, one fencing token per experiment.
+
+A director that once missed its lease stays dead; what it owned is freed and claimed anew with a higher fence. The
+fence is checked under the experiment's row lock, first in each transaction of an owner: without that lock it would be
+no fence.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, and_, exists, func, literal_column, or_, select, true, update
+
+from director.domain.messages import Event, EventKind
+from director.domain.types import DirectorId, ExperimentId, ExperimentState, RoundState
+from director.errors import LeaseLost
+from director.store import events
+from director.store.database import Transaction
+from director.store.tables import directors, experiments, rounds
+
+IN_PROGRESS = f"'{ExperimentState.IN_PROGRESS}'"
+PATIENT_CRASHES = 3
+PENDING = f"'{ExperimentState.PENDING}'"
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The right to write as the owner of an experiment, until somebody else claims it."""
+
+    experiment_id: ExperimentId
+    director_id: DirectorId
+    number: int
+
+
+async def register(tx: Transaction, director_id: DirectorId, *, host: str, version: str, lease: timedelta) -> None:
+    """Enter a director that has just started."""
+    now = await tx.now()
+    row = {"id": director_id, "host": host, "version": version, "started_at": now, "expires_at": now + lease}
+    await tx.execute(tx.insert(directors).values(row))
+
+
+async def renew(tx: Transaction, director_id: DirectorId, *, lease: timedelta) -> bool:
+    """Extend a lease that has not expired yet; False means that this director is dead and stops everything."""
+    now = await tx.now()
+    renewed = await tx.execute(
+        update(directors)
+        .where(directors.c.id == director_id, directors.c.reaped_at.is_(None), directors.c.expires_at > now)
+        .values(expires_at=now + lease)
+        .returning(directors.c.id)
+    )
+    return renewed.first() is not None
+
+
+async def reap(tx: Transaction, *, lease: timedelta, survivor: DirectorId | None = None) -> list[DirectorId]:
+    """Declare dead whoever let its lease expire; a lease further ahead than two lengths is from a clock that went back.
+
+    With a survivor all others are dead whatever their lease: SQLite's file lock let only one in.
+    """
+    now = await tx.now()
+    overdue = or_(directors.c.expires_at <= now, directors.c.expires_at > now + 2 * lease)
+    condition = overdue if survivor is None else directors.c.id != survivor
+    # Lock before updating: a renewal stuck in its commit must not stop the reaping of others.
+    locked = await tx.execute(
+        select(directors.c.id)
+        .where(directors.c.reaped_at.is_(None), condition)
+        .order_by(directors.c.id)
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    dead = [DirectorId(row.id) for row in locked]
+    if dead:
+        await tx.execute(update(directors).where(directors.c.id.in_(dead)).values(reaped_at=now))
+    return dead
+
+
+async def next_expiry(tx: Transaction, *, but: DirectorId | None) -> float | None:
+    """Return in how many seconds the first lease of another director expires; None if there is no other."""
+    first = select(func.min(directors.c.expires_at)).where(directors.c.reaped_at.is_(None), directors.c.id != but)
+    expires_at = (await tx.execute(first)).scalar_one()
+    return None if expires_at is None else (expires_at - await tx.now()).total_seconds()
+
+
+async def retire(tx: Transaction, director_id: DirectorId) -> None:
+    """End a director's own lease, on its way out."""
+    now = await tx.now()
+    await tx.execute(
+        update(directors)
+        .where(directors.c.id == director_id, directors.c.reaped_at.is_(None))
+        .values(reaped_at=now, expires_at=now)
+    )
+
+
+async def free(tx: Transaction) -> list[ExperimentId]:
+    """Free whatever dead directors still own, pending reviews too.
+
+    One that was being aggregated or reviewed counts a crash: from the third on it waits, longer each time, so that an
+    experiment which kills its director cannot kill one after the other.
+    """
+    busy = exists().where(rounds.c.experiment_id == experiments.c.id, rounds.c.state == RoundState.AGGREGATING)
+    locked = await tx.execute(
+        select(experiments.c.id, experiments.c.crashes, or_(busy, experiments.c.review_due).label("crashed"))
+        .join(directors, directors.c.id == experiments.c.director_id)
+        .where(directors.c.reaped_at.is_not(None))
+        .order_by(experiments.c.id)
+        .with_for_update(of=experiments, key_share=True, skip_locked=True)
+    )
+    now = await tx.now()
+    orphans = []
+    for row in locked.all():
+        crashes = row.crashes + 1 if row.crashed else row.crashes
+        values = {"director_id": None, "crashes": crashes}
+        if row.crashed:
+            values["claimable_from"] = now + pause_after(crashes)
+        await tx.execute(update(experiments).where(experiments.c.id == row.id).values(values))
+        orphans.append(ExperimentId(row.id))
+    if orphans:
+        tx.wake(("claim", 0))
+    return orphans
+
+
+def pause_after(crashes: int) -> timedelta:
+    """Return for how long an experiment is left alone after so many crashes in a row."""
+    if crashes < PATIENT_CRASHES:
+        return timedelta(0)
+    return min(timedelta(seconds=10) * int(2 ** min(crashes - PATIENT_CRASHES, 20)), timedelta(hours=1))
+
+
+async def claimable(tx: Transaction, *, rules: Mapping[str, int], reviews: bool) -> ColumnElement[bool]:
+    """Say which experiments this director may take: nobody's, with a rule that it has."""
+    runs = experiments.c.state == literal_column(IN_PROGRESS)
+    due = and_(experiments.c.state == literal_column(PENDING), experiments.c.review_due)
+    return and_(
+        # As the partial index says it; with bound parameters in place of the literals it would not be used.
+        experiments.c.director_id.is_(None),
+        or_(runs, due),
+        true() if reviews else runs,
+        experiments.c.claimable_from <= await tx.now(),
+        or_(
+            *(
+                and_(experiments.c.rule == name, experiments.c.rule_version == version)
+                for name, version in rules.items()
+            )
+        ),
+    )
+
+
+async def anything_to_claim(tx: Transaction, *, rules: Mapping[str, int], reviews: bool) -> bool:
+    """Whether there may be something to claim; looking costs no lock."""
+    condition = await claimable(tx, rules=rules, reviews=reviews)
+    return (await tx.execute(select(experiments.c.id).where(condition).limit(1))).first() is not None
+
+
+async def claim(
+    tx: Transaction, director_id: DirectorId, *, rules: Mapping[str, int], reviews: bool, limit: int
+) -> tuple[list[Fence], bool]:
+    """Take experiments that nobody owns, first in rank first, and only those whose rule this code has.
+
+    Returns the fences, and whether there were some that somebody else held locked: ask again soon.
+    """
+    condition = await claimable(tx, rules=rules, reviews=reviews)
+    candidates = select(experiments.c.id).where(condition).order_by(experiments.c.rank, experiments.c.id).limit(limit)
+    if not tx.postgresql:
+        chosen = candidates.scalar_subquery()
+    else:
+        # Materialized: otherwise the planner may run the limited subquery once per row and claim more than the limit.
+        locked = (
+            candidates.with_for_update(key_share=True, skip_locked=True).cte("claimable").prefix_with("MATERIALIZED")
+        )
+        chosen = select(locked.c.id).scalar_subquery()
+    claimed = await tx.execute(
+        update(experiments)
+        .where(experiments.c.id.in_(chosen), condition)
+        .values(director_id=director_id, fence=experiments.c.fence + 1)
+        .returning(experiments.c.id, experiments.c.fence)
+    )
+    fences = [Fence(ExperimentId(row.id), director_id, row.fence) for row in claimed]
+    for fence in sorted(fences, key=lambda each: each.experiment_id):
+        details = {"director": director_id, "fence": fence.number}
+        await events.append(tx, fence.experiment_id, Event(EventKind.EXPERIMENT_CLAIMED, details=details))
+    missed = not fences and (await tx.execute(candidates.limit(1))).first() is not None
+    return fences, missed
+
+
+async def owned(tx: Transaction, director_id: DirectorId) -> list[Fence]:
+    """Return what a director owns according to the rows, which is what counts."""
+    rows = await tx.execute(
+        select(experiments.c.id, experiments.c.fence).where(experiments.c.director_id == director_id)
+    )
+    return [Fence(ExperimentId(row.id), director_id, row.fence) for row in rows]
+
+
+async def hold(tx: Transaction, fence: Fence, states: Sequence[ExperimentState]) -> None:
+    """Lock the experiment's row as its owner; first in every transaction of an owner.
+
+    Raises:
+        LeaseLost: somebody else owns it, or it has ended.
+    """
+    held = await tx.execute(
+        select(experiments.c.id)
+        .where(
+            experiments.c.id == fence.experiment_id,
+            experiments.c.director_id == fence.director_id,
+            experiments.c.fence == fence.number,
+            experiments.c.state.in_(states),
+        )
+        .with_for_update(key_share=True)
+    )
+    if held.first() is None:
+        raise LeaseLost(f"experiment {fence.experiment_id} is no longer this director's (fence {fence.number})")
+
+
+async def release(tx: Transaction, fence: Fence) -> bool:
+    """Let an experiment go, so that another director may claim it at once."""
+    released = await tx.execute(
+        update(experiments)
+        .where(
+            experiments.c.id == fence.experiment_id,
+            experiments.c.director_id == fence.director_id,
+            experiments.c.fence == fence.number,
+        )
+        .values(director_id=None)
+        .returning(experiments.c.id)
+    )
+    if released.first() is None:
+        return False
+    tx.wake(("claim", 0))
+    return True

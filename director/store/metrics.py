@@ -1,0 +1,77 @@
+"""Metrics: numbered without a gap within their experiment, so that a reader's cursor is all it needs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+
+from director.domain.types import ExperimentId
+from director.store.database import Transaction
+from director.store.tables import experiments, metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One number: who measured it, in which task and round."""
+
+    round_number: int
+    origin: str
+    task: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded(Measured):
+    """A metric with its place in the stream."""
+
+    seq: int
+    at: datetime
+
+
+async def append(tx: Transaction, experiment_id: ExperimentId, measured: Sequence[Measured]) -> None:
+    """Store metrics, in the order given. The caller holds the experiment's row."""
+    if not measured:
+        return
+    counted = (
+        update(experiments)
+        .where(experiments.c.id == experiment_id)
+        .values(metric_seq=experiments.c.metric_seq + len(measured))
+        .returning(experiments.c.metric_seq)
+    )
+    first = (await tx.execute(counted)).scalar_one() - len(measured) + 1
+    at = await tx.now()
+    rows = [
+        {
+            "experiment_id": experiment_id,
+            "seq": first + index,
+            "round": each.round_number,
+            "origin": each.origin,
+            "task": each.task,
+            "name": each.name,
+            "value": each.value,
+            "recorded_at": at,
+        }
+        for index, each in enumerate(measured)
+    ]
+    await tx.execute(insert(metrics), rows)
+
+
+async def after(tx: Transaction, experiment_id: ExperimentId, seq: int, *, limit: int) -> list[Recorded]:
+    """Return the next metrics, in order; NaN where no number was measured."""
+    found = select(metrics).where(metrics.c.experiment_id == experiment_id, metrics.c.seq > seq)
+    return [recorded(row) for row in (await tx.execute(found.order_by(metrics.c.seq).limit(limit))).all()]
+
+
+async def of_round(tx: Transaction, experiment_id: ExperimentId, round_number: int) -> list[Recorded]:
+    """Return all metrics of a round, in order."""
+    found = select(metrics).where(metrics.c.experiment_id == experiment_id, metrics.c.round == round_number)
+    return [recorded(row) for row in (await tx.execute(found.order_by(metrics.c.seq))).all()]
+
+
+def recorded(row: Row[Any]) -> Recorded:
+    """Read a row; NULL is NaN."""
+    value = float("nan") if row.value is None else row.value
+    return Recorded(row.round, row.origin, row.task, row.name, value, row.seq, row.recorded_at)

@@ -1,0 +1,94 @@
+"""What admission decides from: the pending experiments in rank order, their envoys, and who is taken."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import func, literal, select, tuple_
+
+from director.domain.envoys import Liveness, ServiceTime, limit_seconds
+from director.domain.plan import Plan
+from director.domain.scheduling import Candidate, Pending
+from director.domain.types import CollaboratorState, ExperimentState
+from director.store import clock
+from director.store import experiments as experiment_rows
+from director.store.database import Transaction
+from director.store.tables import collaborators, experiments, heartbeats
+
+E = experiments.c
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The queue, and what runs."""
+
+    pending: Sequence[Pending]
+    locked: frozenset[int]
+    """Those whose rows this transaction holds; the others keep their place and are left alone."""
+    engaged: Mapping[str, int]
+    running: Mapping[str, int]
+
+
+async def read(tx: Transaction, *, lease: timedelta) -> Queue:
+    """Read the queue and lock as much of it as is free. The caller holds the admission duty."""
+    waiting = E.state == ExperimentState.PENDING, E.eligible_at.is_not(None)
+    ids = select(E.id).where(*waiting).order_by(E.rank, E.id)
+    locked = frozenset(row.id for row in await tx.execute(ids.with_for_update(key_share=True, skip_locked=True)))
+    found = select(E.id, E.owner, E.plan, E.eligible_service).where(*waiting).order_by(E.rank, E.id)
+    rows = (await tx.execute(found)).all()
+    time = await clock.now(tx)
+    wanted = await candidates(tx, time, {row.id: row.eligible_service for row in rows}, lease=lease)
+    return Queue(
+        pending=[Pending(row.id, row.owner, Plan.from_json(row.plan), wanted[row.id]) for row in rows],
+        locked=locked,
+        engaged=await engaged(tx),
+        running=await running(tx),
+    )
+
+
+async def candidates(
+    tx: Transaction, time: ServiceTime, eligible: Mapping[int, float], *, lease: timedelta
+) -> Mapping[int, list[Candidate]]:
+    """Return the collaborators of pending experiments, and how long each was away since the experiment could start."""
+    found = (
+        select(
+            collaborators.c.experiment_id,
+            collaborators.c.envoy,
+            heartbeats.c.seen_service,
+            heartbeats.c.period_seconds,
+        )
+        .join(heartbeats, heartbeats.c.envoy == collaborators.c.envoy)
+        .join(experiments, E.id == collaborators.c.experiment_id)
+        .where(E.state == ExperimentState.PENDING, E.eligible_at.is_not(None))
+        .order_by(collaborators.c.experiment_id, collaborators.c.envoy)
+    )
+    wanted: defaultdict[int, list[Candidate]] = defaultdict(list)
+    for row in await tx.execute(found):
+        if row.experiment_id in eligible:
+            seen = Liveness(row.seen_service, limit_seconds(row.period_seconds, lease.total_seconds()))
+            absence = min(seen.absence(time), time.now - eligible[row.experiment_id])
+            wanted[row.experiment_id].append(Candidate(row.envoy, seen.online(time), absence))
+    return wanted
+
+
+async def engaged(tx: Transaction) -> dict[str, int]:
+    """Return the envoys that serve an experiment, and which."""
+    taken = [state for state in CollaboratorState if state.engaged]
+    found = select(collaborators.c.envoy, collaborators.c.experiment_id).where(collaborators.c.state.in_(taken))
+    return {row.envoy: row.experiment_id for row in await tx.execute(found)}
+
+
+async def running(tx: Transaction) -> dict[str, int]:
+    """Return how many experiments of each owner are in progress."""
+    found = select(E.owner, func.count().label("number")).where(E.state == ExperimentState.IN_PROGRESS)
+    return {row.owner: row.number for row in await tx.execute(found.group_by(E.owner))}
+
+
+async def ahead_of(tx: Transaction, experiment_id: int, rank: float, *, caller: str | None) -> list[str]:
+    """Return the pending experiments with a better place, by name where the caller may see it."""
+    before = tuple_(E.rank, E.id) < tuple_(literal(rank), literal(experiment_id))
+    found = select(E.id, E.name).where(E.state == ExperimentState.PENDING, E.eligible_at.is_not(None), before)
+    rows = (await tx.execute(found.order_by(E.rank, E.id))).all()
+    visible = await experiment_rows.names(tx, [row.id for row in rows], caller=caller)
+    return [visible.get(row.id, "one of another user") for row in rows]

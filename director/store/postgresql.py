@@ -1,0 +1,73 @@
+"""The production engine: a pool of connections, row locks, READ COMMITTED for writers and one snapshot for readers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from director.effects import Clock
+from director.store.database import begin, uninterrupted
+
+POOL = 16
+SESSION = {
+    "application_name": "director",
+    "timezone": "UTC",
+    "statement_timeout": "30s",
+    "lock_timeout": "5s",
+    # A process that was stopped in a transaction holds its row locks for this long.
+    "idle_in_transaction_session_timeout": "3s",
+    "tcp_user_timeout": "5s",
+    "client_connection_check_interval": "5s",
+    "jit": "off",
+}
+"""Settings of every session: nothing waits for ever."""
+
+
+async def connect(url: str, **settings: str) -> Any:
+    """Open one connection of the driver's own kind; the URL may name several hosts."""
+    return await asyncpg.connect(url, server_settings=SESSION | settings, timeout=10, command_timeout=40)
+
+
+class PostgresEngine:
+    """A pool of connections to one PostgreSQL database."""
+
+    def __init__(self, url: str, *, clock: Clock | None) -> None:
+        """Prepare; nothing is connected yet. Without a clock the database's own is used."""
+        self.clock = clock
+        self._pool = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=lambda: connect(url),
+            pool_size=POOL,
+            max_overflow=0,
+            pool_timeout=10,
+            pool_pre_ping=False,
+            isolation_level="READ COMMITTED",
+        )
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Open one snapshot that cannot write."""
+        connection = await self._pool.connect()
+        try:
+            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            await uninterrupted(begin(connection))
+            yield connection
+        finally:
+            await uninterrupted(connection.close())
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction; on leaving it has been committed."""
+        connection = await self._pool.connect()
+        try:
+            await uninterrupted(begin(connection))
+            yield connection
+            await uninterrupted(connection.commit())
+        finally:
+            await uninterrupted(connection.close())
+
+    async def close(self) -> None:
+        """Let all connections go."""
+        await self._pool.dispose()

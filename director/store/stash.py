@@ -1,0 +1,257 @@
+"""The stash: bytes in chunks, received one by one, sealed once their digest is right, then taken by one owner row.
+
+Until it is taken a blob has one purpose, which nobody else has, and an instant past which it is swept. Chunks are
+inserted or there already, never changed, so that two uploads of the same thing at once are harmless, whichever
+replicas they meet.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from director.domain.messages import Content
+from director.domain.types import BlobId, BlobState
+from director.errors import NotFound, Unavailable
+from director.store.database import Database, Transaction
+from director.store.tables import blob_chunks, blobs
+
+UNCLAIMED = timedelta(hours=24)
+"""How long an upload that nobody goes on with is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A blob that is being received, or is complete.
+
+    `missing` is its first chunk that is not there, None if all are.
+    """
+
+    blob_id: BlobId
+    size_bytes: int
+    chunk_bytes: int
+    missing: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A run of bytes that is all there."""
+
+    id: BlobId
+    size_bytes: int
+    chunk_bytes: int
+    digest: str
+
+    @property
+    def content(self) -> Content:
+        """Its identity."""
+        return Content(self.size_bytes, self.digest)
+
+
+def chunk_count(size_bytes: int, chunk_bytes: int) -> int:
+    """Return how many chunks a run of bytes has; an empty one has none."""
+    return -(-size_bytes // chunk_bytes)
+
+
+async def begin(tx: Transaction, purpose: str, content: Content, *, chunk_bytes: int) -> Upload:
+    """Begin an upload, or go on with the one of this purpose; one with other content is given up for it."""
+    now = await tx.now()
+    held = (await tx.execute(select(blobs).where(blobs.c.purpose == purpose, untaken()).with_for_update())).first()
+    if held is not None and (held.digest, held.size_bytes) == (content.digest, content.size_bytes):
+        await tx.execute(update(blobs).where(blobs.c.id == held.id).values(expires_at=now + UNCLAIMED))
+        missing = await first_missing(tx, held.id, chunk_count(held.size_bytes, held.chunk_bytes))
+        complete = held.state is BlobState.COMPLETE
+        return Upload(BlobId(held.id), held.size_bytes, held.chunk_bytes, None if complete else missing)
+    if held is not None:
+        await give_up(tx, BlobId(held.id))
+    blob_id = await add(tx, purpose, content.size_bytes, chunk_bytes=chunk_bytes, digest=content.digest)
+    return Upload(blob_id, content.size_bytes, chunk_bytes, 0 if content.size_bytes else None)
+
+
+async def begin_afresh(tx: Transaction, purpose: str, size_bytes: int, *, chunk_bytes: int) -> Upload:
+    """Begin a blob whose digest is known only at its end; whatever had this purpose is given up."""
+    held = (await tx.execute(select(blobs.c.id).where(blobs.c.purpose == purpose, untaken()).with_for_update())).first()
+    if held is not None:
+        await give_up(tx, BlobId(held.id))
+    return Upload(await add(tx, purpose, size_bytes, chunk_bytes=chunk_bytes, digest=None), size_bytes, chunk_bytes, 0)
+
+
+async def add(tx: Transaction, purpose: str, size_bytes: int, *, chunk_bytes: int, digest: str | None) -> BlobId:
+    """Insert a blob that receives its chunks from now on.
+
+    Raises:
+        Unavailable: the same upload began elsewhere in this very moment.
+    """
+    now = await tx.now()
+    row = {
+        "purpose": purpose,
+        "digest": digest,
+        "size_bytes": size_bytes,
+        "chunk_bytes": chunk_bytes,
+        "state": BlobState.RECEIVING,
+        "created_at": now,
+        "expires_at": now + UNCLAIMED,
+    }
+    added = await tx.execute(tx.insert(blobs).values(row).on_conflict_do_nothing().returning(blobs.c.id))
+    found = added.first()
+    if found is None:
+        raise Unavailable("the same upload began elsewhere at this moment; repeat the call")
+    return BlobId(found.id)
+
+
+def untaken() -> ColumnElement[bool]:
+    """Say, as the partial index does, that a blob is not taken yet."""
+    return blobs.c.state != BlobState.TAKEN
+
+
+async def give_up(tx: Transaction, blob_id: BlobId) -> None:
+    """Let a blob lose its purpose and expire at once."""
+    await tx.execute(
+        update(blobs).where(blobs.c.id == blob_id, untaken()).values(purpose=None, expires_at=await tx.now())
+    )
+
+
+async def discard(tx: Transaction, purpose: str) -> None:
+    """Give up whatever was uploaded for a purpose."""
+    await tx.execute(
+        update(blobs).where(blobs.c.purpose == purpose, untaken()).values(purpose=None, expires_at=await tx.now())
+    )
+
+
+async def first_missing(tx: Transaction, blob_id: BlobId, count: int) -> int | None:
+    """Return the first chunk that is not there, or None."""
+    stored = select(blob_chunks.c.number).where(blob_chunks.c.blob_id == blob_id).order_by(blob_chunks.c.number)
+    expected = 0
+    for row in (await tx.execute(stored)).all():
+        if row.number != expected:
+            break
+        expected += 1
+    return expected if expected < count else None
+
+
+async def put(tx: Transaction, blob_id: BlobId, number: int, data: bytes) -> None:
+    """Store a chunk; one that is there already stays as it is.
+
+    Raises:
+        Unavailable: the blob was given up or swept meanwhile; begin the upload again.
+    """
+    row = {"blob_id": blob_id, "number": number, "data": data}
+    try:
+        await tx.execute(tx.insert(blob_chunks).values(row).on_conflict_do_nothing())
+    except IntegrityError as error:
+        raise Unavailable("the upload was replaced by another one; begin it again") from error
+
+
+async def seal(tx: Transaction, blob_id: BlobId, digest: str) -> Blob:
+    """Declare a blob complete. The caller has hashed the chunks, outside any transaction, and found what was announced.
+
+    Raises:
+        Unavailable: the blob was given up or swept meanwhile.
+    """
+    row = (await tx.execute(select(blobs).where(blobs.c.id == blob_id, untaken()).with_for_update())).first()
+    if row is None or row.purpose is None:
+        raise Unavailable("the upload was replaced by another one; begin it again")
+    await tx.execute(update(blobs).where(blobs.c.id == blob_id).values(state=BlobState.COMPLETE, digest=digest))
+    return Blob(blob_id, row.size_bytes, row.chunk_bytes, digest)
+
+
+async def take(tx: Transaction, purpose: str, content: Content) -> Blob:
+    """Give a complete blob to the row that the caller inserts in this transaction.
+
+    Raises:
+        Unavailable: it is not there, or somebody is at it: send it again.
+    """
+    complete = select(blobs).where(
+        blobs.c.purpose == purpose,
+        untaken(),
+        blobs.c.state == BlobState.COMPLETE,
+        blobs.c.digest == content.digest,
+        blobs.c.size_bytes == content.size_bytes,
+    )
+    row = (await tx.execute(complete.with_for_update(key_share=True, skip_locked=True))).first()
+    if row is None:
+        raise Unavailable("the upload is not complete; send it again")
+    await tx.execute(update(blobs).where(blobs.c.id == row.id).values(state=BlobState.TAKEN, expires_at=None))
+    return Blob(BlobId(row.id), row.size_bytes, row.chunk_bytes, row.digest)
+
+
+async def find(tx: Transaction, purpose: str) -> Blob:
+    """Return the complete blob of a purpose.
+
+    Raises:
+        Unavailable: it is not there: send it again.
+    """
+    complete = select(blobs).where(blobs.c.purpose == purpose, untaken(), blobs.c.state == BlobState.COMPLETE)
+    row = (await tx.execute(complete)).first()
+    if row is None:
+        raise Unavailable("the upload is not complete; send it again")
+    return Blob(BlobId(row.id), row.size_bytes, row.chunk_bytes, row.digest)
+
+
+async def drop(tx: Transaction, *blob_ids: BlobId) -> None:
+    """Let taken blobs expire at once. The caller clears the references in the same transaction."""
+    if blob_ids:
+        await tx.execute(
+            update(blobs)
+            .where(blobs.c.id.in_(blob_ids), blobs.c.state == BlobState.TAKEN)
+            .values(state=BlobState.COMPLETE, purpose=None, expires_at=await tx.now())
+        )
+
+
+async def sweep_one(tx: Transaction) -> bool:
+    """Delete one expired blob and its chunks; False when there is none."""
+    now = await tx.now()
+    expired = select(blobs.c.id).where(blobs.c.expires_at.is_not(None), blobs.c.expires_at <= now)
+    row = (await tx.execute(expired.order_by(blobs.c.expires_at).limit(1).with_for_update(skip_locked=True))).first()
+    if row is None:
+        return False
+    await tx.execute(delete(blob_chunks).where(blob_chunks.c.blob_id == row.id))
+    await tx.execute(delete(blobs).where(blobs.c.id == row.id))
+    return True
+
+
+async def get(tx: Transaction, blob_id: BlobId) -> Blob:
+    """Return a blob that is all there.
+
+    Raises:
+        NotFound: it is not, or not any more.
+    """
+    row = (await tx.execute(select(blobs).where(blobs.c.id == blob_id, blobs.c.state != BlobState.RECEIVING))).first()
+    if row is None:
+        raise NotFound(f"blob {blob_id} is not in the stash")
+    return Blob(blob_id, row.size_bytes, row.chunk_bytes, row.digest)
+
+
+async def read_part(db: Database, blob: Blob, start: int, stop: int) -> bytes:
+    """Read a part of a blob; only that much is in memory.
+
+    Units: start and stop are offsets in bytes.
+
+    Raises:
+        NotFound: the blob was dropped meanwhile.
+    """
+    first, last = start // blob.chunk_bytes, -(-stop // blob.chunk_bytes)
+    skip = start - first * blob.chunk_bytes
+    whole = start % blob.chunk_bytes == 0 and (stop % blob.chunk_bytes == 0 or stop == blob.size_bytes)
+    # A part of a chunk is cut out by the database: uncompressed rows are read only where needed.
+    data = blob_chunks.c.data if whole or last - first > 1 else func.substr(blob_chunks.c.data, skip + 1, stop - start)
+    stored = select(data).where(
+        blob_chunks.c.blob_id == blob.id, blob_chunks.c.number >= first, blob_chunks.c.number < last
+    )
+    async with db.read() as tx:
+        pieces = [bytes(row[0]) for row in (await tx.execute(stored.order_by(blob_chunks.c.number))).all()]
+    part = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    if not whole and last - first > 1:
+        part = part[skip : skip + stop - start]
+    if len(part) != stop - start:
+        raise NotFound(f"blob {blob.id} is no longer in the stash")
+    return part
+
+
+async def read_chunks(db: Database, blob: Blob, *, first: int = 0) -> AsyncIterator[tuple[int, bytes]]:
+    """Yield a blob's chunks in order, one at a time, each in a short transaction of its own."""
+    for number in range(first, chunk_count(blob.size_bytes, blob.chunk_bytes)):
+        start = number * blob.chunk_bytes
+        yield number, await read_part(db, blob, start, min(start + blob.chunk_bytes, blob.size_bytes))

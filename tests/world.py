@@ -1,0 +1,214 @@
+"""A small federation for tests: real services on a real database, and words for what happens in it."""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+
+from director.domain.envoys import Shard
+from director.domain.messages import Content, Contribute, SubmitExperiment
+from director.domain.tensors import Manifest, payload_pieces
+from director.domain.types import ExperimentId, Tensors
+from director.effects import Clock, SeededEntropy
+from director.services.experiments import ExperimentView, Submitting
+from director.services.process import Process
+from director.services.rounds import Work
+from director.services.runtime import Caller
+from director.services.steps import ReviewCallback, Steps
+from director.services.uploads import Chunks
+from director.settings import Settings
+from director.store import leases
+from director.store.contributions import Stored
+from director.store.envoys import Engagement
+from director.store.leases import Fence
+from director.store.opening import open_database
+from director.store.stash import Upload
+
+PLAN = """
+rounds: 2
+tasks:
+  - {name: train, kind: train, function: "work:train"}
+  - {name: validate, kind: validate, function: "work:validate"}
+"""
+MODEL: Tensors = {"weights": np.zeros(8, np.float32)}
+RESEARCHER = Caller("researcher")
+
+
+def archive_of(plan: str = PLAN, **files: str) -> bytes:
+    """Return a workspace archive with a plan."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("plan/plan.yaml", plan)
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+def payload_of(tensors: Tensors) -> bytes:
+    """Return the payload of tensors."""
+    return b"".join(payload_pieces(Manifest.of(tensors), tensors))
+
+
+def content_of(data: bytes) -> Content:
+    """Return the identity of bytes."""
+    return Content(len(data), hashlib.sha256(data).hexdigest())
+
+
+async def chunks_of(data: bytes, upload: Upload) -> Chunks:
+    """Yield the chunks that an upload still misses."""
+    size = upload.chunk_bytes
+    for number in range(upload.missing or 0, -(-len(data) // size)):
+        yield number, data[number * size : (number + 1) * size]
+
+
+@dataclass
+class World:
+    """A process over a database, driven by hand: nothing runs in the background."""
+
+    process: Process
+
+    async def register(self, *envoys: str) -> None:
+        """Register envoys."""
+        for envoy in envoys:
+            await self.process.envoys.register(Shard(envoy, "", 10, (), ()))
+
+    async def submit(
+        self,
+        name: str = "experiment",
+        *,
+        envoys: Sequence[str] = ("a", "b"),
+        plan: str = PLAN,
+        archive: bytes | None = None,
+        model: Tensors = MODEL,
+        caller: Caller = RESEARCHER,
+        submission_id: str | None = None,
+        **more: Any,
+    ) -> ExperimentView:
+        """Submit an experiment."""
+        data, payload = archive_of(plan) if archive is None else archive, payload_of(model)
+        command = SubmitExperiment(
+            submission_id=submission_id or hashlib.sha256(name.encode()).hexdigest()[:16],
+            name=name,
+            collaborators=envoys,
+            archive=content_of(data),
+            model=content_of(payload),
+            manifest=Manifest.of(model),
+            **more,
+        )
+        experiments = self.process.experiments
+        begun = await experiments.begin_submission(command, caller)
+        if not isinstance(begun, Submitting):
+            return begun
+        upload = await experiments.begin_archive(begun)
+        await experiments.receive_archive(begun, upload, chunks_of(data, upload))
+        upload = await experiments.begin_model(begun)
+        await experiments.receive_model(begun, upload, chunks_of(payload, upload))
+        return await experiments.accept(begun)
+
+    async def admit(self) -> None:
+        """Let admission decide once."""
+        await self.process.admission.admit()
+
+    async def claim(self) -> list[Fence]:
+        """Claim what is free, as this process."""
+        me = self.process.presence.director_id
+        assert me is not None
+        async with self.process.runtime.db.write("claim") as tx:
+            fences, _ = await leases.claim(tx, me, rules={"weighted_average": 1}, reviews=True, limit=100)
+        return fences
+
+    def steps(self, fence: Fence, *, review: ReviewCallback | None = None) -> Steps:
+        """Return the steps of an owned experiment."""
+        return Steps(self.process.runtime, self.process.ticker, fence, review=review)
+
+    async def drive(self, fence: Fence) -> float | None:
+        """Do steps until there is something to wait for, or the experiment is let go."""
+        steps = self.steps(fence)
+        while True:
+            pause = await steps.next()
+            if pause != 0.0:
+                return pause
+
+    async def wait(self, envoy: str) -> Engagement:
+        """Have an envoy take the experiment that is queued for it."""
+        given = await self.process.envoys.wait_experiment(envoy, seconds=0)
+        assert given is not None, f"nothing for {envoy}"
+        return given
+
+    async def work(self, given: Engagement, envoy: str) -> Work:
+        """Have an envoy ask for its tasks."""
+        answer = await self.process.rounds.get_tasks(ExperimentId(given.experiment_id), envoy, given.attempt, seconds=0)
+        assert isinstance(answer, Work), answer
+        return answer
+
+    async def contribute(
+        self,
+        given: Engagement,
+        envoy: str,
+        task: str,
+        *,
+        round_number: int,
+        samples: int = 10,
+        metrics: Mapping[str, float] | None = None,
+        update: Tensors | None = None,
+        attempt: int | None = None,
+    ) -> Stored:
+        """Have an envoy hand in a result."""
+        payload = None if update is None else payload_of(update)
+        command = Contribute(
+            experiment_id=given.experiment_id,
+            envoy=envoy,
+            attempt=given.attempt if attempt is None else attempt,
+            round_number=round_number,
+            task=task,
+            samples=samples,
+            metrics=metrics or {},
+            update=None if payload is None else content_of(payload),
+            manifest=None if update is None else Manifest.of(update),
+        )
+        begun = await self.process.rounds.begin_contribution(command)
+        if isinstance(begun, Stored):
+            return begun
+        if begun is not None and payload is not None:
+            await self.process.rounds.receive_update(command, begun, chunks_of(payload, begun))
+        return await self.process.rounds.contribute(command)
+
+    async def finish_round(self, given: Mapping[str, Engagement], *, value: float = 1.0) -> None:
+        """Have every envoy do all its open tasks."""
+        for number, (envoy, engagement) in enumerate(sorted(given.items())):
+            work = await self.work(engagement, envoy)
+            for task in work.tasks:
+                update = None
+                if task.kind == "train":
+                    update = {"weights": np.full(8, value + number, np.float32)}
+                await self.contribute(
+                    engagement,
+                    envoy,
+                    task.name,
+                    round_number=work.round_number,
+                    samples=10 * (number + 1),
+                    metrics={"accuracy": value / 10 + number / 100},
+                    update=update,
+                )
+
+
+@asynccontextmanager
+async def world(
+    url: str, *, clock: Clock | None = None, seed: int = 1, review: ReviewCallback | None = None, **settings: Any
+) -> AsyncIterator[World]:
+    """Open a federation on a database that has the schema."""
+    chosen = {"lease": timedelta(seconds=10), "poll": timedelta(milliseconds=200), "chunk_bytes": 4096} | settings
+    process = Process(
+        open_database(url, clock=clock), Settings(database=url, **chosen), entropy=SeededEntropy(seed), review=review
+    )
+    await process.open()
+    try:
+        yield World(process)
+    finally:
+        await process.close()

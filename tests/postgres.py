@@ -61,7 +61,17 @@ class PostgresServer:
     def start(self, *options: str) -> None:
         """Start, and wait until it answers."""
         quick = ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=300"]
-        command: list[str | Path] = [self._bin / "postgres", "-D", self.home / "data", "-k", self.home, "-h", "", *quick, *options]
+        command: list[str | Path] = [
+            self._bin / "postgres",
+            "-D",
+            self.home / "data",
+            "-k",
+            self.home,
+            "-h",
+            "",
+            *quick,
+            *options,
+        ]
         with (self.home / "log").open("ab") as log:
             process = subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=log, **self._drop)
         self._process = process

@@ -49,6 +49,7 @@ def why(federation: "Federation", experiment: str, as_json: bool) -> None:
     if as_json:
         show_json({"name": info.name, "state": info.state, "reason": info.reason, "waiting_for": info.waiting_for})
         return
-    ended = f"{info.state}: {info.reason}" if info.reason else f"{info.state}"
-    for sentence in info.waiting_for or (ended,):
+    for sentence in info.waiting_for:
         click.echo(text(sentence))
+    if info.reason:
+        click.echo(f"the reason given: {text(info.reason)}")

@@ -121,7 +121,7 @@ def _load(indices: Indices) -> Dataset:
     try:
         from sklearn.datasets import load_digits  # type: ignore[import-untyped]
     except ImportError as error:
-        raise InvalidArgument("the digits come with scikit-learn: pip install 'director[demo]'") from error
+        raise InvalidArgument("the digits come with scikit-learn: pip install 'federated-director[demo]'") from error
     found: Any = load_digits()
     images = (found.images[indices] / 16).astype(np.float32)
     return images, np.eye(CLASSES, dtype=np.float32)[found.target[indices]]

@@ -14,6 +14,8 @@ from director.store.database import Transaction
 from director.store.tables import service_clocks
 
 TICKS_FORWARD = 2
+ROW = select(service_clocks)
+LOCKED = ROW.with_for_update(key_share=True, skip_locked=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Reading:
 
 async def read(tx: Transaction) -> Reading:
     """Return service time as of the transaction's instant."""
-    row = (await tx.execute(select(service_clocks))).one()
+    row = (await tx.execute(ROW)).one()
     now = await tx.now()
     passed, limit = (now - row.ticked_at).total_seconds(), TICKS_FORWARD * row.tick_seconds
     forward = min(max(passed, 0.0), limit)
@@ -44,7 +46,7 @@ async def tick(tx: Transaction, *, every: timedelta) -> bool:
 
     After a gap of more than two ticks a new stretch of being up begins.
     """
-    row = (await tx.execute(select(service_clocks).with_for_update(key_share=True, skip_locked=True))).first()
+    row = (await tx.execute(LOCKED)).first()
     if row is None:
         return False
     instant = await tx.now()
@@ -63,6 +65,6 @@ async def tick(tx: Transaction, *, every: timedelta) -> bool:
 
 async def due(tx: Transaction, *, every: timedelta) -> bool:
     """Whether nobody has ticked for the length of a tick."""
-    ticked_at: datetime = (await tx.execute(select(service_clocks.c.ticked_at))).scalar_one()
+    ticked_at: datetime = (await tx.execute(ROW)).one().ticked_at
     passed = await tx.now() - ticked_at
     return passed >= every or passed < timedelta(0)

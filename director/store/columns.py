@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Dialect, Double, Integer, LargeBinary, String
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, Integer, LargeBinary, String
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -23,14 +23,14 @@ class Instant(TypeDecorator[datetime]):
     SQLite stores it as text without a zone, which sorts and which others read as a timestamp.
     """
 
-    impl = sqlite.TIMESTAMP
+    impl = DateTime
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Pick the engine's own type."""
         if dialect.name == "postgresql":
             return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
-        return dialect.type_descriptor(sqlite.TIMESTAMP())
+        return dialect.type_descriptor(sqlite.DATETIME())
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Store in UTC; an instant without a zone is a defect."""

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, bindparam, select
 
 from director.domain.messages import Contribute
 from director.domain.types import AssignmentState, BlobId, ExperimentId
@@ -13,6 +14,25 @@ from director.store.stash import Blob
 from director.store.tables import assignments, contributions
 
 K = contributions.c
+OF_ROUND = K.experiment_id == bindparam("of_experiment"), K.round == bindparam("of_round")
+HELD = select(K.digest).where(*OF_ROUND, K.envoy == bindparam("of_envoy"), K.task == bindparam("of_task"))
+GIVEN = select(assignments.c.given_at).where(
+    assignments.c.experiment_id == bindparam("of_experiment"),
+    assignments.c.round == bindparam("of_round"),
+    assignments.c.envoy == bindparam("of_envoy"),
+)
+COUNTED = (
+    select(K.envoy, K.task, K.samples, K.blob_id)
+    .join(
+        assignments,
+        and_(
+            assignments.c.experiment_id == K.experiment_id,
+            assignments.c.round == K.round,
+            assignments.c.envoy == K.envoy,
+        ),
+    )
+    .where(*OF_ROUND, assignments.c.state == AssignmentState.COUNTED)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +44,23 @@ class Stored:
 
 async def find(tx: Transaction, command: Contribute) -> Stored | None:
     """Return what is held already under the same key."""
-    mine = select(K.digest).where(
-        K.experiment_id == command.experiment_id,
-        K.round == command.round_number,
-        K.envoy == command.envoy,
-        K.task == command.task,
-    )
-    row = (await tx.execute(mine)).first()
+    row = (await tx.execute(HELD, key_of(command) | {"of_task": command.task})).first()
     return Stored(row.digest) if row is not None else None
+
+
+def key_of(command: Contribute) -> dict[str, Any]:
+    """Return whose result it is, and of which round."""
+    return {
+        "of_experiment": command.experiment_id,
+        "of_round": command.round_number,
+        "of_envoy": command.envoy,
+    }
 
 
 async def add(tx: Transaction, command: Contribute, update: Blob | None) -> bool:
     """Enter a contribution; False if its key is held. The caller holds the experiment's row."""
     now = await tx.now()
-    given = select(assignments.c.given_at).where(
-        assignments.c.experiment_id == command.experiment_id,
-        assignments.c.round == command.round_number,
-        assignments.c.envoy == command.envoy,
-    )
-    given_at: datetime | None = (await tx.execute(given)).scalar_one()
+    given_at: datetime | None = (await tx.execute(GIVEN, key_of(command))).scalar_one()
     row = {
         "experiment_id": command.experiment_id,
         "round": command.round_number,
@@ -55,8 +73,7 @@ async def add(tx: Transaction, command: Contribute, update: Blob | None) -> bool
         "received_at": now,
         "working_seconds": None if given_at is None else (now - given_at).total_seconds(),
     }
-    added = await tx.execute(tx.insert(contributions).values(row).on_conflict_do_nothing().returning(K.envoy))
-    return added.first() is not None
+    return await tx.add_if_absent(contributions, row, key="envoy") is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +88,9 @@ class Counted:
 
 async def counted(tx: Transaction, experiment_id: ExperimentId, round_number: int) -> list[Counted]:
     """Return a frozen round's contributions that count, in the order of the envoys' names."""
-    member = and_(
-        assignments.c.experiment_id == K.experiment_id, assignments.c.round == K.round, assignments.c.envoy == K.envoy
-    )
-    found = (
-        select(K.envoy, K.task, K.samples, K.blob_id)
-        .join(assignments, member)
-        .where(
-            K.experiment_id == experiment_id,
-            K.round == round_number,
-            assignments.c.state == AssignmentState.COUNTED,
-        )
-    )
-    rows = sorted((await tx.execute(found)).all(), key=lambda row: (row.envoy, row.task))
+    found = await tx.execute(COUNTED, {"of_experiment": experiment_id, "of_round": round_number})
+    # Sorted here: an engine may have another opinion about the order of names.
+    rows = sorted(found.all(), key=lambda row: (row.envoy, row.task))
     return [
         Counted(row.envoy, row.task, row.samples, None if row.blob_id is None else BlobId(row.blob_id)) for row in rows
     ]

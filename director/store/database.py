@@ -6,13 +6,15 @@ So a connection is always in a known state, and what was committed is only ever 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
+from functools import cache
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import asyncpg
-from sqlalchemy import CursorResult, Executable, Table, func, select
+from sqlalchemy import CursorResult, Executable, Insert, Table, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -29,6 +31,9 @@ Hint = tuple[str, int | str]
 
 
 T = TypeVar("T")
+CLOCK = select(func.clock_timestamp())
+MEMORY = 1024
+"""Facts kept in memory, at most."""
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
@@ -55,10 +60,12 @@ async def begin(connection: AsyncConnection) -> None:
 class Transaction:
     """An open transaction. Its `now` is read once; its hints are given out once it has committed."""
 
-    def __init__(self, connection: AsyncConnection, clock: Clock | None) -> None:
+    def __init__(self, connection: AsyncConnection, clock: Clock | None, memory: MutableMapping[Any, Any]) -> None:
         """Wrap a connection that has begun; without a clock the database is asked for the time."""
         self._connection = connection
         self._clock = clock
+        self.memory = memory
+        """What never changes once it is committed, and was read before."""
         self._now: datetime | None = None
         self.hints: list[Hint] = []
 
@@ -83,7 +90,17 @@ class Transaction:
 
     def insert(self, table: Table) -> sqlite.Insert | PostgresInsert:
         """Begin an INSERT that knows ON CONFLICT, which both engines spell alike and SQLAlchemy does not."""
-        return postgresql.insert(table) if self.postgresql else sqlite.insert(table)
+        return dialect_insert(table, self.postgresql)
+
+    async def add(self, table: Table, *rows: Mapping[str, Any]) -> None:
+        """Insert rows that have the same columns."""
+        if rows:
+            await self.execute(plain_insert(table), list(rows))
+
+    async def add_if_absent(self, table: Table, row: Mapping[str, Any], *, key: str) -> Any:
+        """Insert a row and return its key, or None where a unique key is taken."""
+        inserted = await self.execute(insert_if_absent(table, self.postgresql, key), row)
+        return inserted.scalar_one_or_none()
 
     async def now(self) -> datetime:
         """Return the transaction's instant: one clock for all replicas, the database's, or the process's on SQLite."""
@@ -91,12 +108,30 @@ class Transaction:
             if self._clock is not None:
                 self._now = self._clock.now()
             else:
-                self._now = (await self.execute(select(func.clock_timestamp()))).scalar_one()
+                self._now = (await self.execute(CLOCK)).scalar_one()
         return self._now
 
     def wake(self, *hints: Hint) -> None:
         """Tell those who wait, once this transaction has committed."""
         self.hints.extend(hints)
+
+
+@cache
+def dialect_insert(table: Table, for_postgresql: bool) -> sqlite.Insert | PostgresInsert:
+    """Return an engine's own INSERT; made once, since making a statement costs more than running it."""
+    return postgresql.insert(table) if for_postgresql else sqlite.insert(table)
+
+
+@cache
+def plain_insert(table: Table) -> Insert:
+    """Return an INSERT whose columns are those of its parameters."""
+    return insert(table)
+
+
+@cache
+def insert_if_absent(table: Table, for_postgresql: bool, key: str) -> Executable:
+    """Return an INSERT that leaves a row alone that is there already, and says whether it was."""
+    return dialect_insert(table, for_postgresql).on_conflict_do_nothing().returning(table.c[key])
 
 
 class Engine(Protocol):
@@ -120,6 +155,22 @@ class Engine(Protocol):
         ...
 
 
+class Memory(OrderedDict[Any, Any]):
+    """A bounded store of facts that never change; those not asked for lately go first."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return a fact, and remember that it was asked for."""
+        if key not in self:
+            return default
+        self.move_to_end(key)
+        return self[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        if len(self) > MEMORY:
+            self.popitem(last=False)
+
+
 class Database:
     """One database, however many connections it takes."""
 
@@ -128,6 +179,7 @@ class Database:
         self._engine = engine
         self.url = url
         self.on_commit: Callable[[Sequence[Hint]], None] = lambda _hints: None
+        self._memory = Memory()
 
     @property
     def replicated(self) -> bool:
@@ -142,7 +194,7 @@ class Database:
             Unavailable: the database is away.
         """
         async with translating(), self._engine.reading() as connection:
-            yield Transaction(connection, self._engine.clock)
+            yield Transaction(connection, self._engine.clock, self._memory)
 
     @asynccontextmanager
     async def write(self, name: str) -> AsyncIterator[Transaction]:
@@ -155,7 +207,7 @@ class Database:
         """
         async with translating():
             async with self._engine.writing() as connection:
-                tx = Transaction(connection, self._engine.clock)
+                tx = Transaction(connection, self._engine.clock, self._memory)
                 yield tx
             log.debug("committed %s", name)
         self.on_commit(tx.hints)

@@ -15,6 +15,32 @@ from director.store.database import Transaction
 from director.store.tables import collaborators, experiments, heartbeats, shards
 
 ENGAGED = ("queued", "assigned", "working")
+REGISTERED = select(shards.c.envoy).where(
+    shards.c.envoy.in_(bindparam("names", expanding=True)), shards.c.retired_at.is_(None)
+)
+THEIRS = heartbeats.c.envoy.in_(bindparam("names", expanding=True))
+KNOWN = select(heartbeats.c.envoy).where(THEIRS)
+SEEN = select(heartbeats.c.envoy, heartbeats.c.seen_service, heartbeats.c.period_seconds).where(THEIRS)
+FREE = SEEN.order_by(heartbeats.c.envoy).with_for_update(key_share=True, skip_locked=True)
+SERVING = (
+    select(collaborators.c.envoy, collaborators.c.experiment_id, experiments.c.name, collaborators.c.attempt)
+    .join(experiments, experiments.c.id == collaborators.c.experiment_id)
+    .where(
+        collaborators.c.envoy.in_(bindparam("names", expanding=True)),
+        collaborators.c.state.in_(("assigned", "working")),
+    )
+)
+BEAT = (
+    update(heartbeats)
+    .where(heartbeats.c.envoy == bindparam("name"))
+    .values(
+        seen_at=bindparam("instant"),
+        seen_service=bindparam("service"),
+        period_seconds=bindparam("period"),
+        is_experiment_running=bindparam("running"),
+        devices=bindparam("found_devices", type_=heartbeats.c.devices.type),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,38 +111,26 @@ async def beat(tx: Transaction, beats: Sequence[Heartbeat], *, period: timedelta
     """Store heartbeats, many at once; a row that somebody else holds is fresh already and is passed over."""
     names = sorted(each.envoy for each in beats)
     now, time = await tx.now(), await clock.now(tx)
-    known = {row.envoy for row in await tx.execute(select(heartbeats.c.envoy).where(heartbeats.c.envoy.in_(names)))}
-    engaged = (
-        select(collaborators.c.envoy, collaborators.c.experiment_id, experiments.c.name, collaborators.c.attempt)
-        .join(experiments, experiments.c.id == collaborators.c.experiment_id)
-        .where(collaborators.c.envoy.in_(names), collaborators.c.state.in_(("assigned", "working")))
-    )
-    engagements = {row.envoy: Engagement(row.experiment_id, row.name, row.attempt) for row in await tx.execute(engaged)}
-    locked = select(heartbeats.c.envoy, heartbeats.c.seen_service, heartbeats.c.period_seconds)
-    locked = locked.where(heartbeats.c.envoy.in_(names)).order_by(heartbeats.c.envoy)
-    free = {row.envoy: row for row in await tx.execute(locked.with_for_update(key_share=True, skip_locked=True))}
+    theirs = {"names": names}
+    known = {row.envoy for row in await tx.execute(KNOWN, theirs)}
+    engagements = {
+        row.envoy: Engagement(row.experiment_id, row.name, row.attempt) for row in await tx.execute(SERVING, theirs)
+    }
+    free = {row.envoy: row for row in await tx.execute(FREE, theirs)}
     rows = [
         {
             "name": each.envoy,
+            "instant": now,
+            "service": time.now,
+            "period": period.total_seconds(),
             "running": each.is_experiment_running,
-            "devices": [dict(device) for device in each.devices],
+            "found_devices": [dict(device) for device in each.devices],
         }
         for each in beats
         if each.envoy in free
     ]
     if rows:
-        await tx.execute(
-            update(heartbeats)
-            .where(heartbeats.c.envoy == bindparam("name"))
-            .values(
-                seen_at=now,
-                seen_service=time.now,
-                period_seconds=period.total_seconds(),
-                is_experiment_running=bindparam("running"),
-                devices=bindparam("devices", type_=heartbeats.c.devices.type),
-            ),
-            rows,
-        )
+        await tx.execute(BEAT, rows)
     back = [
         name
         for name, row in free.items()
@@ -168,8 +182,7 @@ def envoy(row: Mapping[Any, Any], serving: Any, *, time: ServiceTime, lease: tim
 
 async def liveness(tx: Transaction, names: Sequence[str], *, lease: timedelta) -> dict[str, Liveness]:
     """Return when envoys were heard of last; those that never registered are left out."""
-    found = select(heartbeats.c.envoy, heartbeats.c.seen_service, heartbeats.c.period_seconds)
-    rows = await tx.execute(found.where(heartbeats.c.envoy.in_(names)))
+    rows = await tx.execute(SEEN, {"names": list(names)})
     return {
         row.envoy: Liveness(row.seen_service, limit_seconds(row.period_seconds, lease.total_seconds())) for row in rows
     }
@@ -177,8 +190,7 @@ async def liveness(tx: Transaction, names: Sequence[str], *, lease: timedelta) -
 
 async def registered(tx: Transaction, names: Sequence[str]) -> set[str]:
     """Return which of these envoys exist."""
-    found = select(shards.c.envoy).where(shards.c.envoy.in_(names), shards.c.retired_at.is_(None))
-    return {row.envoy for row in await tx.execute(found)}
+    return {row.envoy for row in await tx.execute(REGISTERED, {"names": list(names)})}
 
 
 def unknown(name: str) -> EnvoyNotFound:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Integer, bindparam, select, update
 
 from director.domain.messages import Event
 from director.domain.types import ExperimentId
@@ -31,28 +31,38 @@ class Recorded:
     details: dict[str, Any]
 
 
+COUNT = (
+    update(experiments)
+    .where(experiments.c.id == bindparam("experiment"))
+    .values(event_seq=experiments.c.event_seq + bindparam("number"))
+    .returning(experiments.c.event_seq)
+)
+COUNT_FEDERATION = (
+    update(federations)
+    .values(event_seq=federations.c.event_seq + bindparam("number"))
+    .returning(federations.c.event_seq)
+)
+AFTER = (
+    select(events)
+    .where(events.c.stream == bindparam("of"), events.c.seq > bindparam("cursor"))
+    .order_by(events.c.seq)
+    .limit(bindparam("page", type_=Integer))
+)
+
+
 async def append(tx: Transaction, experiment_id: ExperimentId, *happened: Event) -> None:
     """Record what happened to an experiment. The caller holds its row, and does this last."""
-    counted = (
-        update(experiments)
-        .where(experiments.c.id == experiment_id)
-        .values(event_seq=experiments.c.event_seq + len(happened))
-        .returning(experiments.c.event_seq)
-    )
-    last = (await tx.execute(counted)).scalar_one()
-    await insert_all(tx, experiment_id, last - len(happened), happened)
+    counted = await tx.execute(COUNT, {"experiment": experiment_id, "number": len(happened)})
+    await add_all(tx, experiment_id, counted.scalar_one() - len(happened), happened)
 
 
 async def append_to_federation(tx: Transaction, *happened: Event) -> None:
     """Record what happened to the federation itself."""
-    counted = (
-        update(federations).values(event_seq=federations.c.event_seq + len(happened)).returning(federations.c.event_seq)
-    )
-    last = (await tx.execute(counted)).scalar_one()
-    await insert_all(tx, FEDERATION_STREAM, last - len(happened), happened)
+    counted = await tx.execute(COUNT_FEDERATION, {"number": len(happened)})
+    await add_all(tx, FEDERATION_STREAM, counted.scalar_one() - len(happened), happened)
 
 
-async def insert_all(tx: Transaction, stream: int, seq: int, happened: Sequence[Event]) -> None:
+async def add_all(tx: Transaction, stream: int, seq: int, happened: Sequence[Event]) -> None:
     """Insert events behind a number of their stream."""
     at = await tx.now()
     rows = [
@@ -67,13 +77,10 @@ async def insert_all(tx: Transaction, stream: int, seq: int, happened: Sequence[
         }
         for number, event in enumerate(happened, start=1)
     ]
-    await tx.execute(insert(events), rows)
+    await tx.add(events, *rows)
 
 
 async def after(tx: Transaction, stream: int, seq: int, *, limit: int) -> list[Recorded]:
     """Return the next events of a stream, in order."""
-    found = select(events).where(events.c.stream == stream, events.c.seq > seq).order_by(events.c.seq).limit(limit)
-    return [
-        Recorded(row.seq, row.at, row.actor, row.kind, row.reason, row.details)
-        for row in (await tx.execute(found)).all()
-    ]
+    rows = await tx.execute(AFTER, {"of": stream, "cursor": seq, "page": limit})
+    return [Recorded(row.seq, row.at, row.actor, row.kind, row.reason, row.details) for row in rows.all()]

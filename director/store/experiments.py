@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, or_, select, update
+from sqlalchemy import Executable, Row, Select, bindparam, delete, or_, select, update
 
 from director.domain.experiments import rank, sources
 from director.domain.messages import Content, SubmitExperiment
@@ -19,6 +19,43 @@ from director.store.stash import Blob
 from director.store.tables import experiment_users, experiments, models
 
 E = experiments.c
+ROWS = select(*(column for column in E if column.name not in ("plan", "manifest")))
+THE_ONE = E.id == bindparam("wanted")
+BY_ID = ROWS.where(THE_ONE)
+LOCK = BY_ID.with_for_update(key_share=True)
+CONSTANTS = select(E.plan, E.manifest).where(THE_ONE)
+BY_SUBMISSION = ROWS.where(E.submission_id == bindparam("key"))
+NAMED = select(E.id).where(E.name == bindparam("wanted"), E.removed_at.is_(None))
+CONTENTS = (
+    select(E.archive_digest, models.c.digest)
+    .join(models, models.c.experiment_id == E.id)
+    .where(THE_ONE, models.c.number == 0)
+)
+START = (
+    update(experiments)
+    .where(THE_ONE, E.state.in_(sources(ExperimentState.IN_PROGRESS)), E.eligible_at.is_not(None))
+    .values(state=ExperimentState.IN_PROGRESS, started_at=bindparam("instant"))
+    .returning(E.eligible_at)
+)
+QUEUED = update(experiments).where(THE_ONE).values(queued_seconds=bindparam("length"))
+END = (
+    update(experiments)
+    .where(THE_ONE, E.state.in_(bindparam("states", expanding=True)))
+    .values(
+        state=bindparam("to"),
+        reason=bindparam("why"),
+        finished_at=bindparam("instant"),
+        review_due=False,
+        director_id=None,
+        fence=E.fence + 1,
+    )
+    .returning(E.started_at)
+)
+RAN = update(experiments).where(THE_ONE).values(running_seconds=bindparam("length"))
+SET_ROUND = update(experiments).where(THE_ONE).values(round=bindparam("number"), crashes=0)
+SET_MODEL = SET_ROUND.values(last_model=bindparam("model"))
+SET_BEST = update(experiments).where(THE_ONE).values(best_model=bindparam("model"), best_score=bindparam("score"))
+CALM = update(experiments).where(THE_ONE).values(crashes=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +93,17 @@ class Experiment:
     event_seq: int
 
 
-def experiment(row: Row[Any]) -> Experiment:
-    """Read a row."""
+async def experiment(tx: Transaction, row: Row[Any]) -> Experiment:
+    """Make an experiment of its row and of its plan and manifest, which never change and are kept in memory."""
+    plan, manifest = await constants(tx, row.id)
     return Experiment(
         id=ExperimentId(row.id),
         name=row.name,
         owner=row.owner,
         state=row.state,
         reason=row.reason,
-        plan=Plan.from_json(row.plan),
-        manifest=Manifest.from_json(row.manifest),
+        plan=plan,
+        manifest=manifest,
         archive_blob_id=None if row.archive_blob_id is None else BlobId(row.archive_blob_id),
         seed=row.seed,
         priority=row.priority,
@@ -89,6 +127,16 @@ def experiment(row: Row[Any]) -> Experiment:
         metric_seq=row.metric_seq,
         event_seq=row.event_seq,
     )
+
+
+async def constants(tx: Transaction, experiment_id: int) -> tuple[Plan, Manifest]:
+    """Return what an experiment was submitted with."""
+    known: tuple[Plan, Manifest] | None = tx.memory.get(("constants", experiment_id))
+    if known is None:
+        row = (await tx.execute(CONSTANTS, {"wanted": experiment_id})).one()
+        known = Plan.from_json(row.plan), Manifest.from_json(row.manifest)
+        tx.memory["constants", experiment_id] = known
+    return known
 
 
 async def add(
@@ -137,38 +185,34 @@ async def add(
         "metric_seq": 0,
         "event_seq": 0,
     }
-    added = (await tx.execute(tx.insert(experiments).values(row).on_conflict_do_nothing().returning(E.id))).first()
+    added = await tx.add_if_absent(experiments, row, key="id")
     if added is None:
         raise AlreadyExists(f"an experiment named {command.name!r} exists already; pick another name")
     users = sorted(set(command.users) - {owner})
-    if users:
-        await tx.execute(
-            tx.insert(experiment_users), [{"experiment_id": added.id, "user_name": user} for user in users]
-        )
-    return ExperimentId(added.id)
+    await tx.add(experiment_users, *({"experiment_id": added, "user_name": user} for user in users))
+    return ExperimentId(added)
 
 
 async def by_submission(tx: Transaction, key: str) -> Experiment | None:
     """Return what an earlier call of the same submission made."""
-    row = (await tx.execute(select(experiments).where(E.submission_id == key))).first()
-    return experiment(row) if row is not None else None
+    row = (await tx.execute(BY_SUBMISSION, {"key": key})).first()
+    return await experiment(tx, row) if row is not None else None
 
 
 async def holds(tx: Transaction, experiment_id: ExperimentId, *, archive: Content, model: Content) -> bool:
     """Whether an experiment was made of this archive and this initial model."""
-    initial = select(models.c.digest).where(models.c.experiment_id == experiment_id, models.c.number == 0)
-    stored = (await tx.execute(select(E.archive_digest).where(E.id == experiment_id))).scalar_one()
-    return (stored, (await tx.execute(initial)).scalar_one()) == (archive.digest, model.digest)
+    row = (await tx.execute(CONTENTS, {"wanted": experiment_id})).one()
+    return (row.archive_digest, row.digest) == (archive.digest, model.digest)
 
 
 async def name_taken(tx: Transaction, name: str) -> bool:
     """Whether an experiment that was not removed has this name."""
-    return (await tx.execute(select(E.id).where(E.name == name, E.removed_at.is_(None)))).first() is not None
+    return (await tx.execute(NAMED, {"wanted": name})).first() is not None
 
 
 def visible_to(caller: str | None) -> Select[Any]:
     """Select the experiments that a user sees: own and shared; None sees all."""
-    found = select(experiments).where(E.removed_at.is_(None))
+    found = ROWS.where(E.removed_at.is_(None))
     if caller is None:
         return found
     shared = select(experiment_users.c.experiment_id).where(experiment_users.c.user_name == caller)
@@ -184,7 +228,7 @@ async def find(tx: Transaction, name: str, *, caller: str | None) -> Experiment:
     row = (await tx.execute(visible_to(caller).where(E.name == name))).first()
     if row is None:
         raise ExperimentNotFound(f"there is no experiment {name!r}, or it is not yours")
-    return experiment(row)
+    return await experiment(tx, row)
 
 
 async def listed(tx: Transaction, *, caller: str | None, before: int | None, limit: int) -> list[Experiment]:
@@ -192,7 +236,8 @@ async def listed(tx: Transaction, *, caller: str | None, before: int | None, lim
     found = visible_to(caller)
     if before is not None:
         found = found.where(E.id < before)
-    return [experiment(row) for row in (await tx.execute(found.order_by(E.id.desc()).limit(limit))).all()]
+    rows = (await tx.execute(found.order_by(E.id.desc()).limit(limit))).all()
+    return [await experiment(tx, row) for row in rows]
 
 
 async def get(tx: Transaction, experiment_id: ExperimentId) -> Experiment:
@@ -201,7 +246,7 @@ async def get(tx: Transaction, experiment_id: ExperimentId) -> Experiment:
     Raises:
         ExperimentNotFound: there is none.
     """
-    return await one(tx, select(experiments).where(E.id == experiment_id))
+    return await one(tx, BY_ID, experiment_id)
 
 
 async def lock(tx: Transaction, experiment_id: ExperimentId) -> Experiment:
@@ -210,31 +255,25 @@ async def lock(tx: Transaction, experiment_id: ExperimentId) -> Experiment:
     Raises:
         ExperimentNotFound: there is none.
     """
-    return await one(tx, select(experiments).where(E.id == experiment_id).with_for_update(key_share=True))
+    return await one(tx, LOCK, experiment_id)
 
 
-async def one(tx: Transaction, found: Select[Any]) -> Experiment:
+async def one(tx: Transaction, found: Executable, experiment_id: ExperimentId) -> Experiment:
     """Return the one row of a query."""
-    row = (await tx.execute(found)).first()
+    row = (await tx.execute(found, {"wanted": experiment_id})).first()
     if row is None:
         raise ExperimentNotFound("there is no such experiment")
-    return experiment(row)
+    return await experiment(tx, row)
 
 
 async def start(tx: Transaction, experiment_id: ExperimentId) -> bool:
     """Make a pending experiment run; False if it is not pending any more. The caller holds its row."""
     now = await tx.now()
-    row = await tx.execute(
-        update(experiments)
-        .where(E.id == experiment_id, E.state.in_(sources(ExperimentState.IN_PROGRESS)), E.eligible_at.is_not(None))
-        .values(state=ExperimentState.IN_PROGRESS, started_at=now)
-        .returning(E.eligible_at)
-    )
-    started = row.first()
+    started = (await tx.execute(START, {"wanted": experiment_id, "instant": now})).first()
     if started is None:
         return False
     waited = (now - started.eligible_at).total_seconds()
-    await tx.execute(update(experiments).where(E.id == experiment_id).values(queued_seconds=waited))
+    await tx.execute(QUEUED, {"wanted": experiment_id, "length": waited})
     tx.wake(("experiment", experiment_id), ("claim", 0))
     return True
 
@@ -242,25 +281,12 @@ async def start(tx: Transaction, experiment_id: ExperimentId) -> bool:
 async def end(tx: Transaction, experiment_id: ExperimentId, state: ExperimentState, *, reason: str | None) -> bool:
     """Make an experiment end; False if it has ended already. Its owner loses it. The caller holds its row."""
     now = await tx.now()
-    ended = await tx.execute(
-        update(experiments)
-        .where(E.id == experiment_id, E.state.in_(sources(state)))
-        .values(
-            state=state,
-            reason=reason,
-            finished_at=now,
-            review_due=False,
-            director_id=None,
-            fence=E.fence + 1,
-        )
-        .returning(E.started_at)
-    )
-    row = ended.first()
+    ended = {"wanted": experiment_id, "to": state, "why": reason, "instant": now, "states": sources(state)}
+    row = (await tx.execute(END, ended)).first()
     if row is None:
         return False
     if row.started_at is not None:
-        running = (now - row.started_at).total_seconds()
-        await tx.execute(update(experiments).where(E.id == experiment_id).values(running_seconds=running))
+        await tx.execute(RAN, {"wanted": experiment_id, "length": (now - row.started_at).total_seconds()})
     tx.wake(("experiment", experiment_id), ("admission", 0))
     return True
 
@@ -288,20 +314,20 @@ async def approve(tx: Transaction, experiment_id: ExperimentId, *, priority: int
 
 async def set_round(tx: Transaction, experiment_id: ExperimentId, number: int, *, model: int | None = None) -> None:
     """Store the round that is open now, and the newest model. The caller holds its row."""
-    values: dict[str, Any] = {"round": number, "crashes": 0}
-    if model is not None:
-        values["last_model"] = model
-    await tx.execute(update(experiments).where(E.id == experiment_id).values(values))
+    if model is None:
+        await tx.execute(SET_ROUND, {"wanted": experiment_id, "number": number})
+    else:
+        await tx.execute(SET_MODEL, {"wanted": experiment_id, "number": number, "model": model})
 
 
 async def calm(tx: Transaction, experiment_id: ExperimentId) -> None:
     """Forget the crashes: something went well. The caller holds its row."""
-    await tx.execute(update(experiments).where(E.id == experiment_id).values(crashes=0))
+    await tx.execute(CALM, {"wanted": experiment_id})
 
 
 async def set_best(tx: Transaction, experiment_id: ExperimentId, model: int, score: float) -> None:
     """Store which model is best. The caller holds its row."""
-    await tx.execute(update(experiments).where(E.id == experiment_id).values(best_model=model, best_score=score))
+    await tx.execute(SET_BEST, {"wanted": experiment_id, "model": model, "score": score})
 
 
 async def remove(tx: Transaction, experiment_id: ExperimentId) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, exists, func, literal_column, or_, select, true, update
+from sqlalchemy import ColumnElement, and_, bindparam, exists, func, literal_column, or_, select, true, update
 
 from director.domain.messages import Event, EventKind
 from director.domain.types import DirectorId, ExperimentId, ExperimentState, RoundState
@@ -21,6 +21,20 @@ from director.store.tables import directors, experiments, rounds
 IN_PROGRESS = f"'{ExperimentState.IN_PROGRESS}'"
 PATIENT_CRASHES = 3
 PENDING = f"'{ExperimentState.PENDING}'"
+
+
+E = experiments.c
+OWNED = select(E.id, E.fence).where(E.director_id == bindparam("me"))
+HOLD = (
+    select(E.id)
+    .where(
+        E.id == bindparam("wanted"),
+        E.director_id == bindparam("me"),
+        E.fence == bindparam("number"),
+        E.state.in_(bindparam("states", expanding=True)),
+    )
+    .with_for_update(key_share=True)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +196,7 @@ async def claim(
 
 async def owned(tx: Transaction, director_id: DirectorId) -> list[Fence]:
     """Return what a director owns according to the rows, which is what counts."""
-    rows = await tx.execute(
-        select(experiments.c.id, experiments.c.fence).where(experiments.c.director_id == director_id)
-    )
+    rows = await tx.execute(OWNED, {"me": director_id})
     return [Fence(ExperimentId(row.id), director_id, row.fence) for row in rows]
 
 
@@ -194,16 +206,8 @@ async def hold(tx: Transaction, fence: Fence, states: Sequence[ExperimentState])
     Raises:
         LeaseLost: somebody else owns it, or it has ended.
     """
-    held = await tx.execute(
-        select(experiments.c.id)
-        .where(
-            experiments.c.id == fence.experiment_id,
-            experiments.c.director_id == fence.director_id,
-            experiments.c.fence == fence.number,
-            experiments.c.state.in_(states),
-        )
-        .with_for_update(key_share=True)
-    )
+    mine = {"wanted": fence.experiment_id, "me": fence.director_id, "number": fence.number}
+    held = await tx.execute(HOLD, mine | {"states": list(states)})
     if held.first() is None:
         raise LeaseLost(f"experiment {fence.experiment_id} is no longer this director's (fence {fence.number})")
 

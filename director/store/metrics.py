@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Integer, Row, bindparam, select, update
 
 from director.domain.types import ExperimentId
 from director.store.database import Transaction
@@ -31,17 +31,23 @@ class Recorded(Measured):
     at: datetime
 
 
+COUNT = (
+    update(experiments)
+    .where(experiments.c.id == bindparam("experiment"))
+    .values(metric_seq=experiments.c.metric_seq + bindparam("number"))
+    .returning(experiments.c.metric_seq)
+)
+OF_EXPERIMENT = select(metrics).where(metrics.c.experiment_id == bindparam("experiment")).order_by(metrics.c.seq)
+AFTER = OF_EXPERIMENT.where(metrics.c.seq > bindparam("cursor")).limit(bindparam("page", type_=Integer))
+OF_ROUND = OF_EXPERIMENT.where(metrics.c.round == bindparam("number"))
+
+
 async def append(tx: Transaction, experiment_id: ExperimentId, measured: Sequence[Measured]) -> None:
     """Store metrics, in the order given. The caller holds the experiment's row."""
     if not measured:
         return
-    counted = (
-        update(experiments)
-        .where(experiments.c.id == experiment_id)
-        .values(metric_seq=experiments.c.metric_seq + len(measured))
-        .returning(experiments.c.metric_seq)
-    )
-    first = (await tx.execute(counted)).scalar_one() - len(measured) + 1
+    counted = await tx.execute(COUNT, {"experiment": experiment_id, "number": len(measured)})
+    first = counted.scalar_one() - len(measured) + 1
     at = await tx.now()
     rows = [
         {
@@ -56,19 +62,19 @@ async def append(tx: Transaction, experiment_id: ExperimentId, measured: Sequenc
         }
         for index, each in enumerate(measured)
     ]
-    await tx.execute(insert(metrics), rows)
+    await tx.add(metrics, *rows)
 
 
 async def after(tx: Transaction, experiment_id: ExperimentId, seq: int, *, limit: int) -> list[Recorded]:
     """Return the next metrics, in order; NaN where no number was measured."""
-    found = select(metrics).where(metrics.c.experiment_id == experiment_id, metrics.c.seq > seq)
-    return [recorded(row) for row in (await tx.execute(found.order_by(metrics.c.seq).limit(limit))).all()]
+    rows = await tx.execute(AFTER, {"experiment": experiment_id, "cursor": seq, "page": limit})
+    return [recorded(row) for row in rows.all()]
 
 
 async def of_round(tx: Transaction, experiment_id: ExperimentId, round_number: int) -> list[Recorded]:
     """Return all metrics of a round, in order."""
-    found = select(metrics).where(metrics.c.experiment_id == experiment_id, metrics.c.round == round_number)
-    return [recorded(row) for row in (await tx.execute(found.order_by(metrics.c.seq))).all()]
+    rows = await tx.execute(OF_ROUND, {"experiment": experiment_id, "number": round_number})
+    return [recorded(row) for row in rows.all()]
 
 
 def recorded(row: Row[Any]) -> Recorded:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from director.domain.types import BlobId, ExperimentId
 from director.errors import ModelNotFound
@@ -11,6 +11,8 @@ from director.store import stash
 from director.store.database import Transaction
 from director.store.stash import Blob
 from director.store.tables import models
+
+ONE = select(models).where(models.c.experiment_id == bindparam("experiment"), models.c.number == bindparam("model"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ async def add(tx: Transaction, experiment_id: ExperimentId, number: int, blob: B
         "payload_blob_id": blob.id,
         "created_at": await tx.now(),
     }
-    await tx.execute(tx.insert(models).values(row))
+    await tx.add(models, row)
 
 
 async def get(tx: Transaction, experiment_id: ExperimentId, number: int) -> StoredModel:
@@ -43,8 +45,7 @@ async def get(tx: Transaction, experiment_id: ExperimentId, number: int) -> Stor
     Raises:
         ModelNotFound: there is no such number, or it is kept no longer.
     """
-    found = select(models).where(models.c.experiment_id == experiment_id, models.c.number == number)
-    row = (await tx.execute(found)).first()
+    row = (await tx.execute(ONE, {"experiment": experiment_id, "model": number})).first()
     if row is None:
         raise ModelNotFound(f"the experiment has no model {number}")
     if row.payload_blob_id is None:

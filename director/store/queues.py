@@ -1,9 +1,9 @@
 """The envoys' queues: each collaborator's row goes waiting → queued → assigned → working → done, failed or released."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import and_, bindparam, or_, select, update
 
 from director.domain.experiments import collaborator_sources
 from director.domain.messages import Event, EventKind
@@ -15,6 +15,69 @@ from director.store.envoys import Engagement
 from director.store.tables import assignments, collaborators, experiments
 
 C = CollaboratorState
+K = collaborators.c
+MINE = K.experiment_id == bindparam("experiment")
+ITS_OWN = MINE, K.envoy == bindparam("of_envoy")
+# Rows for envoys that wait; those that ask anew are offered what they hold already, too.
+FOR_THEM = or_(
+    and_(K.envoy.in_(bindparam("waiting", expanding=True)), K.state == C.QUEUED),
+    and_(K.envoy.in_(bindparam("anew", expanding=True)), K.state.in_((C.QUEUED, C.ASSIGNED, C.WORKING))),
+)
+ANYTHING = select(K.envoy).where(FOR_THEM).limit(1)
+RUNNING = experiments.c.state == ExperimentState.IN_PROGRESS
+WANTED = select(experiments.c.id).where(
+    experiments.c.id.in_(select(K.experiment_id).where(FOR_THEM).scalar_subquery()), RUNNING
+)
+LOCK_WANTED = (
+    select(experiments.c.id, experiments.c.name)
+    .where(experiments.c.id.in_(select(K.experiment_id).where(FOR_THEM).scalar_subquery()), RUNNING)
+    .order_by(experiments.c.id)
+    .with_for_update(key_share=True, skip_locked=True)
+)
+HAND_OUT = (
+    update(collaborators)
+    .where(K.experiment_id.in_(bindparam("experiments", expanding=True)), FOR_THEM)
+    .values(state=C.ASSIGNED, attempt=K.attempt + 1, assigned_at=bindparam("instant"))
+    .returning(K.experiment_id, K.envoy, K.attempt)
+)
+ENQUEUE = (
+    update(collaborators)
+    .where(MINE, K.state == C.WAITING)
+    .values(state=C.QUEUED, queued_at=bindparam("instant"))
+    .returning(K.envoy)
+)
+OF_EXPERIMENT = select(K.envoy, K.state, K.attempt, K.error).where(MINE)
+ONE = OF_EXPERIMENT.where(K.envoy == bindparam("of_envoy"), K.attempt > 0)
+START_WORKING = (
+    update(collaborators)
+    .where(*ITS_OWN, K.state == C.ASSIGNED)
+    .values(state=C.WORKING, working_at=bindparam("instant"))
+)
+FAIL = (
+    update(collaborators)
+    .where(*ITS_OWN, K.state.in_(collaborator_sources(C.FAILED)))
+    .values(state=C.FAILED, ended_at=bindparam("instant"), error=bindparam("text"))
+    .returning(K.envoy)
+)
+FAIL_ASSIGNMENT = (
+    update(assignments)
+    .where(
+        assignments.c.experiment_id == bindparam("experiment"),
+        assignments.c.envoy == bindparam("of_envoy"),
+        assignments.c.state == AssignmentState.ASKED,
+    )
+    .values(state=AssignmentState.FAILED, ended_at=bindparam("instant"))
+)
+FINISH = (
+    update(collaborators)
+    .where(MINE, K.state.in_(collaborator_sources(C.DONE)))
+    .values(state=C.DONE, ended_at=bindparam("instant"))
+)
+RELEASE = (
+    update(collaborators)
+    .where(MINE, K.state.in_(collaborator_sources(C.RELEASED)))
+    .values(state=C.RELEASED, ended_at=bindparam("instant"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,35 +95,20 @@ async def add(tx: Transaction, experiment_id: ExperimentId, envoys: Sequence[str
     rows = [
         {"experiment_id": experiment_id, "envoy": envoy, "state": C.WAITING, "attempt": 0} for envoy in sorted(envoys)
     ]
-    await tx.execute(tx.insert(collaborators), rows)
+    await tx.add(collaborators, *rows)
 
 
 async def enqueue(tx: Transaction, experiment_id: ExperimentId) -> list[str]:
     """Queue an experiment for all its envoys. The caller holds the admission duty and the experiment's row."""
-    queued = await tx.execute(
-        update(collaborators)
-        .where(collaborators.c.experiment_id == experiment_id, collaborators.c.state == C.WAITING)
-        .values(state=C.QUEUED, queued_at=await tx.now())
-        .returning(collaborators.c.envoy)
-    )
+    queued = await tx.execute(ENQUEUE, {"experiment": experiment_id, "instant": await tx.now()})
     envoys = sorted(row.envoy for row in queued)
     tx.wake(*(("envoy", envoy) for envoy in envoys))
     return envoys
 
 
-def wanted_by(envoys: Iterable[str], anew: Iterable[str]) -> ColumnElement[bool]:
-    """Say which rows are for envoys that wait; those that ask anew are offered what they hold already, too."""
-    return or_(
-        and_(collaborators.c.envoy.in_(sorted(envoys)), collaborators.c.state == C.QUEUED),
-        and_(collaborators.c.envoy.in_(sorted(anew)), collaborators.c.state.in_((C.QUEUED, C.ASSIGNED, C.WORKING))),
-    )
-
-
 async def anything_for(tx: Transaction, envoys: Iterable[str], *, again: Iterable[str]) -> bool:
     """Whether there may be something to hand out; looking costs no lock."""
-    return (
-        await tx.execute(select(collaborators.c.envoy).where(wanted_by(envoys, again)).limit(1))
-    ).first() is not None
+    return (await tx.execute(ANYTHING, {"waiting": sorted(envoys), "anew": sorted(again)})).first() is not None
 
 
 async def hand_out(
@@ -70,25 +118,11 @@ async def hand_out(
 
     Returns what each is given, and whether there was more that somebody else held locked: ask again soon.
     """
-    wanted = wanted_by(envoys, again)
-    theirs = and_(collaborators.c.experiment_id == experiments.c.id, wanted)
-    running = experiments.c.state == ExperimentState.IN_PROGRESS
-    candidates = select(experiments.c.id).where(select(collaborators.c.envoy).where(theirs).exists(), running)
-    locked = await tx.execute(
-        select(experiments.c.id, experiments.c.name)
-        .where(experiments.c.id.in_(candidates.scalar_subquery()), running)
-        .order_by(experiments.c.id)
-        .with_for_update(key_share=True, skip_locked=True)
-    )
-    names = {row.id: row.name for row in locked}
+    wanted = {"waiting": sorted(envoys), "anew": sorted(again)}
+    names = {row.id: row.name for row in await tx.execute(LOCK_WANTED, wanted)}
     given: dict[str, Engagement] = {}
     if names:
-        handed = await tx.execute(
-            update(collaborators)
-            .where(collaborators.c.experiment_id.in_(names), wanted)
-            .values(state=C.ASSIGNED, attempt=collaborators.c.attempt + 1, assigned_at=await tx.now())
-            .returning(collaborators.c.experiment_id, collaborators.c.envoy, collaborators.c.attempt)
-        )
+        handed = await tx.execute(HAND_OUT, wanted | {"experiments": list(names), "instant": await tx.now()})
         for row in sorted(handed.all(), key=lambda row: (row.experiment_id, row.envoy)):
             given[row.envoy] = Engagement(row.experiment_id, names[row.experiment_id], row.attempt)
     for experiment_id in sorted({each.experiment_id for each in given.values()}):
@@ -98,14 +132,21 @@ async def hand_out(
             if each.experiment_id == experiment_id
         ]
         await events.append(tx, ExperimentId(experiment_id), *happened)
-    skipped = tx.postgresql and (await tx.execute(candidates.where(experiments.c.id.not_in(names)))).first() is not None
-    return given, skipped
+    # On SQLite nobody else holds anything.
+    return given, tx.postgresql and await left_over(tx, wanted, names)
+
+
+async def left_over(tx: Transaction, wanted: Mapping[str, Sequence[str]], taken: Iterable[int]) -> bool:
+    """Whether something wanted was locked by somebody else."""
+    return any(row.id not in taken for row in await tx.execute(WANTED, wanted))
 
 
 async def of_experiment(tx: Transaction, experiment_id: ExperimentId) -> list[Collaborator]:
     """Return an experiment's collaborators, by name."""
-    found = select(collaborators).where(collaborators.c.experiment_id == experiment_id).order_by(collaborators.c.envoy)
-    return [Collaborator(row.envoy, row.state, row.attempt, row.error) for row in (await tx.execute(found)).all()]
+    rows = await tx.execute(OF_EXPERIMENT, {"experiment": experiment_id})
+    # Sorted here: an engine may have another opinion about the order of names.
+    found = sorted(rows.all(), key=lambda row: str(row.envoy))
+    return [Collaborator(row.envoy, row.state, row.attempt, row.error) for row in found]
 
 
 async def get(tx: Transaction, experiment_id: ExperimentId, envoy: str, *, attempt: int | None = None) -> Collaborator:
@@ -115,10 +156,7 @@ async def get(tx: Transaction, experiment_id: ExperimentId, envoy: str, *, attem
         NotFound: it has none.
         StaleAttempt: the experiment was handed to it again since this attempt.
     """
-    found = select(collaborators).where(
-        collaborators.c.experiment_id == experiment_id, collaborators.c.envoy == envoy, collaborators.c.attempt > 0
-    )
-    row = (await tx.execute(found)).first()
+    row = (await tx.execute(ONE, {"experiment": experiment_id, "of_envoy": envoy})).first()
     if row is None:
         raise NotFound(f"envoy {envoy!r} does not take part in experiment {experiment_id}")
     if attempt is not None and attempt != row.attempt:
@@ -130,30 +168,14 @@ async def get(tx: Transaction, experiment_id: ExperimentId, envoy: str, *, attem
 
 async def start_working(tx: Transaction, experiment_id: ExperimentId, envoy: str) -> None:
     """Note that an envoy was given tasks. The caller holds the experiment's row."""
-    await tx.execute(
-        update(collaborators)
-        .where(
-            collaborators.c.experiment_id == experiment_id,
-            collaborators.c.envoy == envoy,
-            collaborators.c.state == C.ASSIGNED,
-        )
-        .values(state=C.WORKING, working_at=await tx.now())
-    )
+    which = {"experiment": experiment_id, "of_envoy": envoy}
+    await tx.execute(START_WORKING, which | {"instant": await tx.now()})
 
 
 async def fail(tx: Transaction, experiment_id: ExperimentId, envoy: str, error: str) -> bool:
     """Note that an envoy failed, and free it for others; False if its part had ended. The caller holds the row."""
-    now = await tx.now()
-    failed = await tx.execute(
-        update(collaborators)
-        .where(
-            collaborators.c.experiment_id == experiment_id,
-            collaborators.c.envoy == envoy,
-            collaborators.c.state.in_(collaborator_sources(C.FAILED)),
-        )
-        .values(state=C.FAILED, ended_at=now, error=error)
-        .returning(collaborators.c.envoy)
-    )
+    which = {"experiment": experiment_id, "of_envoy": envoy}
+    failed = await tx.execute(FAIL, which | {"instant": await tx.now(), "text": error})
     if failed.first() is None:
         return False
     tx.wake(("admission", 0), ("experiment", experiment_id), ("envoy", envoy))
@@ -162,30 +184,14 @@ async def fail(tx: Transaction, experiment_id: ExperimentId, envoy: str, error: 
 
 async def fail_assignment(tx: Transaction, experiment_id: ExperimentId, envoy: str) -> None:
     """Close the failed envoy's open assignment. One that is complete stays as it is, and counts."""
-    await tx.execute(
-        update(assignments)
-        .where(
-            assignments.c.experiment_id == experiment_id,
-            assignments.c.envoy == envoy,
-            assignments.c.state == AssignmentState.ASKED,
-        )
-        .values(state=AssignmentState.FAILED, ended_at=await tx.now())
-    )
+    which = {"experiment": experiment_id, "of_envoy": envoy}
+    await tx.execute(FAIL_ASSIGNMENT, which | {"instant": await tx.now()})
 
 
 async def end_all(tx: Transaction, experiment_id: ExperimentId, *, finished: bool) -> None:
     """Let all envoys go: done if the experiment finished with them, else released. The caller holds the row."""
-    now = await tx.now()
-    mine = collaborators.c.experiment_id == experiment_id
+    which = {"experiment": experiment_id, "instant": await tx.now()}
     if finished:
-        await tx.execute(
-            update(collaborators)
-            .where(mine, collaborators.c.state.in_(collaborator_sources(C.DONE)))
-            .values(state=C.DONE, ended_at=now)
-        )
-    await tx.execute(
-        update(collaborators)
-        .where(mine, collaborators.c.state.in_(collaborator_sources(C.RELEASED)))
-        .values(state=C.RELEASED, ended_at=now)
-    )
+        await tx.execute(FINISH, which)
+    await tx.execute(RELEASE, which)
     tx.wake(("admission", 0), ("experiment", experiment_id))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, func, select, update
+from sqlalchemy import Double, and_, bindparam, func, select, update
 
 from director.domain.plan import Plan
 from director.domain.rounds import Open, OpenRound
@@ -16,12 +16,72 @@ from director.store.tables import assignments, contributions, rounds
 R = rounds.c
 A = assignments.c
 OPEN = (RoundState.COLLECTING, RoundState.AGGREGATING)
+OF_EXPERIMENT = R.experiment_id == bindparam("experiment")
+THE_ROUND = OF_EXPERIMENT, R.number == bindparam("of_round")
+ITS_ASSIGNMENTS = A.experiment_id == bindparam("experiment"), A.round == bindparam("of_round")
+ITS_RESULTS = (
+    contributions.c.experiment_id == bindparam("experiment"),
+    contributions.c.round == bindparam("of_round"),
+)
+NEWEST = select(rounds).where(OF_EXPERIMENT).order_by(R.number.desc()).limit(1)
+ASSIGNMENT = (
+    select(assignments, R.kind, R.state.label("round_state"))
+    .join(rounds, and_(R.experiment_id == A.experiment_id, R.number == A.round))
+    .where(A.experiment_id == bindparam("experiment"), A.envoy == bindparam("of_envoy"))
+)
+COLLECTING_ASSIGNMENT = ASSIGNMENT.where(R.state == RoundState.COLLECTING)
+ASSIGNMENT_IN = ASSIGNMENT.where(R.number == bindparam("of_round"))
+DONE = select(contributions.c.task).where(*ITS_RESULTS, contributions.c.envoy == bindparam("of_envoy"))
+FIRST_TASKS = (
+    update(rounds).where(*THE_ROUND, R.first_task_service.is_(None)).values(first_task_service=bindparam("service"))
+)
+GIVE = (
+    update(assignments)
+    .where(*ITS_ASSIGNMENTS, A.envoy == bindparam("of_envoy"), A.given_at.is_(None))
+    .values(given_at=bindparam("instant"))
+)
+FREEZE = (
+    update(rounds)
+    .where(*THE_ROUND, R.state == RoundState.COLLECTING)
+    .values(state=RoundState.AGGREGATING, frozen_at=bindparam("instant"))
+    .returning(R.opened_at)
+)
+COUNT = (
+    update(assignments)
+    .where(*ITS_ASSIGNMENTS, A.envoy.in_(bindparam("complete", expanding=True)))
+    .values(state=AssignmentState.COUNTED, ended_at=bindparam("instant"))
+)
+MISS = (
+    update(assignments)
+    .where(*ITS_ASSIGNMENTS, A.state == AssignmentState.ASKED)
+    .values(state=AssignmentState.MISSED, ended_at=bindparam("instant"))
+)
+BY_STATE = select(A.state, func.count().label("number")).where(*ITS_ASSIGNMENTS).group_by(A.state)
+TALLY = (
+    update(rounds)
+    .where(*THE_ROUND)
+    .values(
+        collecting_seconds=func.coalesce(R.collecting_seconds, bindparam("length", type_=Double)),
+        counted=bindparam("number_counted"),
+        missed=bindparam("number_missed"),
+        failed=bindparam("number_failed"),
+    )
+)
+SUM_UP = update(rounds).where(*THE_ROUND).values(samples=bindparam("total"), score=bindparam("measured"))
+END = (
+    update(rounds)
+    .where(OF_EXPERIMENT, R.state.in_(bindparam("states", expanding=True)))
+    .values(state=bindparam("to"), closed_at=bindparam("instant"))
+    .returning(R.number, R.opened_at)
+)
+LAST = update(rounds).where(*THE_ROUND).values(round_seconds=bindparam("length"))
+HELD_UPDATES = select(contributions.c.blob_id).where(*ITS_RESULTS, contributions.c.blob_id.is_not(None))
+RELEASE_UPDATES = update(contributions).where(*ITS_RESULTS).values(blob_id=None)
 
 
 async def current(tx: Transaction, experiment_id: ExperimentId) -> OpenRound | None:
     """Return the newest round, or None before the first."""
-    newest = select(rounds).where(R.experiment_id == experiment_id).order_by(R.number.desc()).limit(1)
-    row = (await tx.execute(newest)).first()
+    row = (await tx.execute(NEWEST, {"experiment": experiment_id})).first()
     if row is None:
         return None
     return OpenRound(row.number, row.kind, row.state, row.deadline_service, row.first_task_service)
@@ -31,17 +91,16 @@ async def open_(tx: Transaction, experiment_id: ExperimentId, step: Open, plan: 
     """Open a round and ask its envoys. The caller holds the experiment's fence."""
     now = await tx.now()
     tasks = [task.name for task in (plan.tasks if step.kind is RoundKind.TRAIN else plan.validate_tasks)]
-    await tx.execute(
-        tx.insert(rounds).values(
-            experiment_id=experiment_id,
-            number=step.number,
-            kind=step.kind,
-            state=RoundState.COLLECTING,
-            deadline_service=step.deadline,
-            opened_at=now,
-            asked=len(step.envoys),
-        )
-    )
+    row = {
+        "experiment_id": experiment_id,
+        "number": step.number,
+        "kind": step.kind,
+        "state": RoundState.COLLECTING,
+        "deadline_service": step.deadline,
+        "opened_at": now,
+        "asked": len(step.envoys),
+    }
+    await tx.add(rounds, row)
     asked = [
         {
             "experiment_id": experiment_id,
@@ -53,8 +112,7 @@ async def open_(tx: Transaction, experiment_id: ExperimentId, step: Open, plan: 
         }
         for envoy in step.envoys
     ]
-    if asked:
-        await tx.execute(tx.insert(assignments), asked)
+    await tx.add(assignments, *asked)
     tx.wake(("experiment", experiment_id))
 
 
@@ -85,67 +143,45 @@ async def assignment(
     tx: Transaction, experiment_id: ExperimentId, envoy: str, *, round_number: int | None = None
 ) -> Assignment | None:
     """Return an envoy's assignment in a round, by default in the one that is collecting."""
-    which = R.state == RoundState.COLLECTING if round_number is None else R.number == round_number
-    found = (
-        select(assignments, R.kind, R.state.label("round_state"))
-        .join(rounds, and_(R.experiment_id == A.experiment_id, R.number == A.round))
-        .where(A.experiment_id == experiment_id, A.envoy == envoy, which)
-    )
-    row = (await tx.execute(found)).first()
+    which: dict[str, Any] = {"experiment": experiment_id, "of_envoy": envoy}
+    if round_number is None:
+        found = await tx.execute(COLLECTING_ASSIGNMENT, which)
+    else:
+        found = await tx.execute(ASSIGNMENT_IN, which | {"of_round": round_number})
+    row = found.first()
     if row is None:
         return None
-    done = select(contributions.c.task).where(
-        contributions.c.experiment_id == experiment_id,
-        contributions.c.round == row.round,
-        contributions.c.envoy == envoy,
-    )
-    tasks = frozenset(each.task for each in await tx.execute(done))
+    done = await tx.execute(DONE, which | {"of_round": row.round})
+    tasks = frozenset(each.task for each in done)
     return Assignment(row.round, row.kind, row.round_state, row.tasks, tasks, row.state, row.given_at is not None)
 
 
 async def give(tx: Transaction, experiment_id: ExperimentId, round_number: int, envoy: str) -> None:
     """Note that tasks were handed out; the first ones of a round start its cutoff. The caller holds the row."""
-    time = await clock.now(tx)
-    await tx.execute(
-        update(rounds)
-        .where(R.experiment_id == experiment_id, R.number == round_number, R.first_task_service.is_(None))
-        .values(first_task_service=time.now)
-    )
-    mine = A.experiment_id == experiment_id, A.round == round_number, A.envoy == envoy
-    await tx.execute(update(assignments).where(*mine, A.given_at.is_(None)).values(given_at=await tx.now()))
+    which = {"experiment": experiment_id, "of_round": round_number}
+    await tx.execute(FIRST_TASKS, which | {"service": (await clock.now(tx)).now})
+    await tx.execute(GIVE, which | {"of_envoy": envoy, "instant": await tx.now()})
 
 
 async def freeze(tx: Transaction, experiment_id: ExperimentId, number: int, *, complete: Sequence[str]) -> bool:
     """Decide who counts: the complete ones, and no one after; False if it was frozen. The caller holds the fence."""
-    now = await tx.now()
-    mine = A.experiment_id == experiment_id, A.round == number
-    frozen = await tx.execute(
-        update(rounds)
-        .where(R.experiment_id == experiment_id, R.number == number, R.state == RoundState.COLLECTING)
-        .values(state=RoundState.AGGREGATING, frozen_at=now)
-        .returning(R.opened_at)
-    )
-    row = frozen.first()
+    which = {"experiment": experiment_id, "of_round": number, "instant": await tx.now()}
+    row = (await tx.execute(FREEZE, which)).first()
     if row is None:
         return False
-    counted = update(assignments).where(*mine, A.envoy.in_(complete))
-    await tx.execute(counted.values(state=AssignmentState.COUNTED, ended_at=now))
-    missed = update(assignments).where(*mine, A.state == AssignmentState.ASKED)
-    await tx.execute(missed.values(state=AssignmentState.MISSED, ended_at=now))
-    await tx.execute(
-        update(rounds)
-        .where(R.experiment_id == experiment_id, R.number == number)
-        .values(collecting_seconds=(now - row.opened_at).total_seconds(), **await tally(tx, experiment_id, number))
-    )
+    await tx.execute(COUNT, which | {"complete": list(complete)})
+    await tx.execute(MISS, which)
+    collecting = (which["instant"] - row.opened_at).total_seconds()
+    await tx.execute(TALLY, which | {"length": collecting} | await tally(tx, experiment_id, number))
     return True
 
 
 async def tally(tx: Transaction, experiment_id: ExperimentId, number: int) -> dict[str, int]:
     """Count what became of a round's assignments."""
-    counted = select(A.state, func.count().label("number")).where(A.experiment_id == experiment_id, A.round == number)
-    found = {row.state: row.number for row in await tx.execute(counted.group_by(A.state))}
+    rows = await tx.execute(BY_STATE, {"experiment": experiment_id, "of_round": number})
+    found = {row.state: row.number for row in rows}
     states = AssignmentState.COUNTED, AssignmentState.MISSED, AssignmentState.FAILED
-    return {state.value: found.get(state, 0) for state in states}
+    return {f"number_{state}": found.get(state, 0) for state in states}
 
 
 async def close(
@@ -155,8 +191,8 @@ async def close(
     ended = await end(tx, experiment_id, RoundState.CLOSED, only=RoundState.AGGREGATING)
     if ended != number:
         return False
-    values: dict[str, Any] = {"samples": samples, "score": score}
-    await tx.execute(update(rounds).where(R.experiment_id == experiment_id, R.number == number).values(values))
+    which = {"experiment": experiment_id, "of_round": number}
+    await tx.execute(SUM_UP, which | {"total": samples, "measured": score})
     return True
 
 
@@ -164,11 +200,9 @@ async def abandon(tx: Transaction, experiment_id: ExperimentId) -> int | None:
     """Give up the open round, if there is one, and let its updates go. The caller holds the experiment's row."""
     number = await end(tx, experiment_id, RoundState.ABANDONED, only=None)
     if number is not None:
-        mine = A.experiment_id == experiment_id, A.round == number, A.state == AssignmentState.ASKED
-        missed = {"state": AssignmentState.MISSED, "ended_at": await tx.now()}
-        await tx.execute(update(assignments).where(*mine).values(missed))
-        tallied = await tally(tx, experiment_id, number)
-        await tx.execute(update(rounds).where(R.experiment_id == experiment_id, R.number == number).values(**tallied))
+        which = {"experiment": experiment_id, "of_round": number}
+        await tx.execute(MISS, which | {"instant": await tx.now()})
+        await tx.execute(TALLY, which | {"length": None} | await tally(tx, experiment_id, number))
         await release_updates(tx, experiment_id, number)
     return number
 
@@ -178,25 +212,19 @@ async def end(
 ) -> int | None:
     """Make the open round end, and return its number."""
     now = await tx.now()
-    ended = await tx.execute(
-        update(rounds)
-        .where(R.experiment_id == experiment_id, R.state.in_(OPEN if only is None else (only,)))
-        .values(state=state, closed_at=now)
-        .returning(R.number, R.opened_at)
-    )
+    states = OPEN if only is None else (only,)
+    ended = await tx.execute(END, {"experiment": experiment_id, "states": states, "to": state, "instant": now})
     row = ended.first()
     if row is None:
         return None
     length = (now - row.opened_at).total_seconds()
-    mine = R.experiment_id == experiment_id, R.number == row.number
-    await tx.execute(update(rounds).where(*mine).values(round_seconds=length))
+    await tx.execute(LAST, {"experiment": experiment_id, "of_round": row.number, "length": length})
     return int(row.number)
 
 
 async def release_updates(tx: Transaction, experiment_id: ExperimentId, number: int) -> None:
     """Let the updates of a round go; their digests stay. The caller holds the experiment's row."""
-    mine = contributions.c.experiment_id == experiment_id, contributions.c.round == number
-    held = select(contributions.c.blob_id).where(*mine, contributions.c.blob_id.is_not(None))
-    blob_ids = [BlobId(row.blob_id) for row in await tx.execute(held)]
-    await tx.execute(update(contributions).where(*mine).values(blob_id=None))
+    which = {"experiment": experiment_id, "of_round": number}
+    blob_ids = [BlobId(row.blob_id) for row in await tx.execute(HELD_UPDATES, which)]
+    await tx.execute(RELEASE_UPDATES, which)
     await stash.drop(tx, *blob_ids)

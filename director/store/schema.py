@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from alembic import command
 from alembic.config import Config
@@ -126,7 +127,7 @@ async def current(url: str) -> str | None:
 
 def runs_on(revision: str | None) -> bool:
     """Whether this code runs on a revision: on its own, and on the next one, which only adds to it."""
-    return revision is not None and int(revision) - int(head()) in (0, 1)
+    return revision is not None and revision.isdigit() and int(revision) - int(head()) in (0, 1)
 
 
 async def require(url: str) -> None:
@@ -138,9 +139,19 @@ async def require(url: str) -> None:
     revision = await current(url)
     if runs_on(revision):
         return
-    if revision is not None and int(revision) > int(head()):
+    if revision is None:
+        raise SchemaOutdated(f"the database has no schema yet: {how_to_upgrade(url)}")
+    if not revision.isdigit():
+        raise SchemaOutdated(f"the database has schema {revision}, which is none of the director's: name another one")
+    if int(revision) > int(head()):
         raise SchemaOutdated(
             f"the database's schema is {revision}, this director knows {head()}: install a newer director"
         )
-    found = "has no schema yet" if revision is None else f"has schema {revision}, this director needs {head()}"
-    raise SchemaOutdated(f"the database {found}: run `director db upgrade --database {url}`")
+    raise SchemaOutdated(f"the database has schema {revision}, this director needs {head()}: {how_to_upgrade(url)}")
+
+
+def how_to_upgrade(url: str) -> str:
+    """Say what to type, without the password."""
+    password = urlsplit(url).password
+    shown = url.replace(f":{password}@", ":***@") if password else url
+    return f"run `director db upgrade --database {shown}`"

@@ -3,7 +3,7 @@
 from collections import Counter
 from datetime import timedelta
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from director.domain.envoys import Liveness
 from director.domain.rounds import Member, Snapshot
@@ -13,6 +13,12 @@ from director.store.database import Transaction
 from director.store.experiments import Experiment
 from director.store.tables import assignments, contributions
 
+ASKED = select(assignments.c.envoy, assignments.c.state, assignments.c.tasks).where(
+    assignments.c.experiment_id == bindparam("of_experiment"), assignments.c.round == bindparam("of_round")
+)
+DONE = select(contributions.c.envoy).where(
+    contributions.c.experiment_id == bindparam("of_experiment"), contributions.c.round == bindparam("of_round")
+)
 NEVER_SEEN = Liveness(float("-inf"), 0.0)
 
 
@@ -49,11 +55,9 @@ async def progress(
     tx: Transaction, experiment_id: ExperimentId, number: int
 ) -> tuple[dict[str, tuple[AssignmentState, list[str]]], Counter[str]]:
     """Return each asked envoy's state and tasks, and how many of them have a result."""
-    mine = assignments.c.experiment_id == experiment_id, assignments.c.round == number
-    rows = await tx.execute(select(assignments.c.envoy, assignments.c.state, assignments.c.tasks).where(*mine))
-    asked = {row.envoy: (row.state, row.tasks) for row in rows}
-    theirs = contributions.c.experiment_id == experiment_id, contributions.c.round == number
-    done = Counter(row.envoy for row in await tx.execute(select(contributions.c.envoy).where(*theirs)))
+    which = {"of_experiment": experiment_id, "of_round": number}
+    asked = {row.envoy: (row.state, row.tasks) for row in await tx.execute(ASKED, which)}
+    done = Counter(row.envoy for row in await tx.execute(DONE, which))
     return asked, done
 
 

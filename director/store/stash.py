@@ -8,8 +8,9 @@ replicas they meet.
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import Integer, Row, bindparam, delete, func, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
 
 from director.domain.messages import Content
@@ -55,12 +56,62 @@ def chunk_count(size_bytes: int, chunk_bytes: int) -> int:
     return -(-size_bytes // chunk_bytes)
 
 
+# As the partial index says it; with a bound parameter in place of the literal it would not be used.
+UNTAKEN = blobs.c.state != literal_column(f"'{BlobState.TAKEN}'")
+OF_PURPOSE = select(blobs).where(blobs.c.purpose == bindparam("wanted"), UNTAKEN)
+LOCK_PURPOSE = OF_PURPOSE.with_for_update()
+COMPLETE = OF_PURPOSE.where(blobs.c.state == BlobState.COMPLETE)
+TAKEABLE = COMPLETE.where(
+    blobs.c.digest == bindparam("content_digest"), blobs.c.size_bytes == bindparam("content_bytes")
+).with_for_update(key_share=True, skip_locked=True)
+LOCK_UNTAKEN = select(blobs).where(blobs.c.id == bindparam("blob"), UNTAKEN).with_for_update()
+STORED = select(blobs).where(blobs.c.id == bindparam("blob"), blobs.c.state != BlobState.RECEIVING)
+CHUNK_NUMBERS = (
+    select(blob_chunks.c.number).where(blob_chunks.c.blob_id == bindparam("blob")).order_by(blob_chunks.c.number)
+)
+EXTEND = update(blobs).where(blobs.c.id == bindparam("blob")).values(expires_at=bindparam("until"))
+GIVE_UP = (
+    update(blobs).where(blobs.c.id == bindparam("blob"), UNTAKEN).values(purpose=None, expires_at=bindparam("instant"))
+)
+DISCARD = (
+    update(blobs)
+    .where(blobs.c.purpose == bindparam("wanted"), UNTAKEN)
+    .values(purpose=None, expires_at=bindparam("instant"))
+)
+SEAL = (
+    update(blobs)
+    .where(blobs.c.id == bindparam("blob"))
+    .values(state=BlobState.COMPLETE, digest=bindparam("content_digest"))
+)
+TAKE = update(blobs).where(blobs.c.id == bindparam("blob")).values(state=BlobState.TAKEN, expires_at=None)
+DROP = (
+    update(blobs)
+    .where(blobs.c.id.in_(bindparam("blobs", expanding=True)), blobs.c.state == BlobState.TAKEN)
+    .values(state=BlobState.COMPLETE, purpose=None, expires_at=bindparam("instant"))
+)
+RANGE = (
+    blob_chunks.c.blob_id == bindparam("blob"),
+    blob_chunks.c.number >= bindparam("first"),
+    blob_chunks.c.number < bindparam("last"),
+)
+CHUNKS = select(blob_chunks.c.data).where(*RANGE).order_by(blob_chunks.c.number)
+PIECE = select(
+    func.substr(blob_chunks.c.data, bindparam("skip", type_=Integer), bindparam("length", type_=Integer))
+).where(*RANGE)
+EXPIRED = (
+    select(blobs.c.id)
+    .where(blobs.c.expires_at.is_not(None), blobs.c.expires_at <= bindparam("instant"))
+    .order_by(blobs.c.expires_at)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+
+
 async def begin(tx: Transaction, purpose: str, content: Content, *, chunk_bytes: int) -> Upload:
     """Begin an upload, or go on with the one of this purpose; one with other content is given up for it."""
-    now = await tx.now()
-    held = (await tx.execute(select(blobs).where(blobs.c.purpose == purpose, untaken()).with_for_update())).first()
+    held = (await tx.execute(LOCK_PURPOSE, {"wanted": purpose})).first()
     if held is not None and (held.digest, held.size_bytes) == (content.digest, content.size_bytes):
-        await tx.execute(update(blobs).where(blobs.c.id == held.id).values(expires_at=now + UNCLAIMED))
+        await tx.execute(EXTEND, {"blob": held.id, "until": await tx.now() + UNCLAIMED})
         missing = await first_missing(tx, held.id, chunk_count(held.size_bytes, held.chunk_bytes))
         complete = held.state is BlobState.COMPLETE
         return Upload(BlobId(held.id), held.size_bytes, held.chunk_bytes, None if complete else missing)
@@ -72,7 +123,7 @@ async def begin(tx: Transaction, purpose: str, content: Content, *, chunk_bytes:
 
 async def begin_afresh(tx: Transaction, purpose: str, size_bytes: int, *, chunk_bytes: int) -> Upload:
     """Begin a blob whose digest is known only at its end; whatever had this purpose is given up."""
-    held = (await tx.execute(select(blobs.c.id).where(blobs.c.purpose == purpose, untaken()).with_for_update())).first()
+    held = (await tx.execute(LOCK_PURPOSE, {"wanted": purpose})).first()
     if held is not None:
         await give_up(tx, BlobId(held.id))
     return Upload(await add(tx, purpose, size_bytes, chunk_bytes=chunk_bytes, digest=None), size_bytes, chunk_bytes, 0)
@@ -94,37 +145,26 @@ async def add(tx: Transaction, purpose: str, size_bytes: int, *, chunk_bytes: in
         "created_at": now,
         "expires_at": now + UNCLAIMED,
     }
-    added = await tx.execute(tx.insert(blobs).values(row).on_conflict_do_nothing().returning(blobs.c.id))
-    found = added.first()
-    if found is None:
+    blob_id = await tx.add_if_absent(blobs, row, key="id")
+    if blob_id is None:
         raise Unavailable("the same upload began elsewhere at this moment; repeat the call")
-    return BlobId(found.id)
-
-
-def untaken() -> ColumnElement[bool]:
-    """Say, as the partial index does, that a blob is not taken yet."""
-    return blobs.c.state != BlobState.TAKEN
+    return BlobId(blob_id)
 
 
 async def give_up(tx: Transaction, blob_id: BlobId) -> None:
     """Let a blob lose its purpose and expire at once."""
-    await tx.execute(
-        update(blobs).where(blobs.c.id == blob_id, untaken()).values(purpose=None, expires_at=await tx.now())
-    )
+    await tx.execute(GIVE_UP, {"blob": blob_id, "instant": await tx.now()})
 
 
 async def discard(tx: Transaction, purpose: str) -> None:
     """Give up whatever was uploaded for a purpose."""
-    await tx.execute(
-        update(blobs).where(blobs.c.purpose == purpose, untaken()).values(purpose=None, expires_at=await tx.now())
-    )
+    await tx.execute(DISCARD, {"wanted": purpose, "instant": await tx.now()})
 
 
 async def first_missing(tx: Transaction, blob_id: BlobId, count: int) -> int | None:
     """Return the first chunk that is not there, or None."""
-    stored = select(blob_chunks.c.number).where(blob_chunks.c.blob_id == blob_id).order_by(blob_chunks.c.number)
     expected = 0
-    for row in (await tx.execute(stored)).all():
+    for row in (await tx.execute(CHUNK_NUMBERS, {"blob": blob_id})).all():
         if row.number != expected:
             break
         expected += 1
@@ -137,23 +177,22 @@ async def put(tx: Transaction, blob_id: BlobId, number: int, data: bytes) -> Non
     Raises:
         Unavailable: the blob was given up or swept meanwhile; begin the upload again.
     """
-    row = {"blob_id": blob_id, "number": number, "data": data}
     try:
-        await tx.execute(tx.insert(blob_chunks).values(row).on_conflict_do_nothing())
+        await tx.add_if_absent(blob_chunks, {"blob_id": blob_id, "number": number, "data": data}, key="number")
     except IntegrityError as error:
         raise Unavailable("the upload was replaced by another one; begin it again") from error
 
 
 async def seal(tx: Transaction, blob_id: BlobId, digest: str) -> Blob:
-    """Declare a blob complete. The caller has hashed the chunks, outside any transaction, and found what was announced.
+    """Declare a blob complete. The caller has hashed the chunks and found what was announced.
 
     Raises:
         Unavailable: the blob was given up or swept meanwhile.
     """
-    row = (await tx.execute(select(blobs).where(blobs.c.id == blob_id, untaken()).with_for_update())).first()
+    row = (await tx.execute(LOCK_UNTAKEN, {"blob": blob_id})).first()
     if row is None or row.purpose is None:
         raise Unavailable("the upload was replaced by another one; begin it again")
-    await tx.execute(update(blobs).where(blobs.c.id == blob_id).values(state=BlobState.COMPLETE, digest=digest))
+    await tx.execute(SEAL, {"blob": blob_id, "content_digest": digest})
     return Blob(blob_id, row.size_bytes, row.chunk_bytes, digest)
 
 
@@ -163,18 +202,12 @@ async def take(tx: Transaction, purpose: str, content: Content) -> Blob:
     Raises:
         Unavailable: it is not there, or somebody is at it: send it again.
     """
-    complete = select(blobs).where(
-        blobs.c.purpose == purpose,
-        untaken(),
-        blobs.c.state == BlobState.COMPLETE,
-        blobs.c.digest == content.digest,
-        blobs.c.size_bytes == content.size_bytes,
-    )
-    row = (await tx.execute(complete.with_for_update(key_share=True, skip_locked=True))).first()
+    wanted = {"wanted": purpose, "content_digest": content.digest, "content_bytes": content.size_bytes}
+    row = (await tx.execute(TAKEABLE, wanted)).first()
     if row is None:
         raise Unavailable("the upload is not complete; send it again")
-    await tx.execute(update(blobs).where(blobs.c.id == row.id).values(state=BlobState.TAKEN, expires_at=None))
-    return Blob(BlobId(row.id), row.size_bytes, row.chunk_bytes, row.digest)
+    await tx.execute(TAKE, {"blob": row.id})
+    return blob_of(row)
 
 
 async def find(tx: Transaction, purpose: str) -> Blob:
@@ -183,28 +216,21 @@ async def find(tx: Transaction, purpose: str) -> Blob:
     Raises:
         Unavailable: it is not there: send it again.
     """
-    complete = select(blobs).where(blobs.c.purpose == purpose, untaken(), blobs.c.state == BlobState.COMPLETE)
-    row = (await tx.execute(complete)).first()
+    row = (await tx.execute(COMPLETE, {"wanted": purpose})).first()
     if row is None:
         raise Unavailable("the upload is not complete; send it again")
-    return Blob(BlobId(row.id), row.size_bytes, row.chunk_bytes, row.digest)
+    return blob_of(row)
 
 
 async def drop(tx: Transaction, *blob_ids: BlobId) -> None:
     """Let taken blobs expire at once. The caller clears the references in the same transaction."""
     if blob_ids:
-        await tx.execute(
-            update(blobs)
-            .where(blobs.c.id.in_(blob_ids), blobs.c.state == BlobState.TAKEN)
-            .values(state=BlobState.COMPLETE, purpose=None, expires_at=await tx.now())
-        )
+        await tx.execute(DROP, {"blobs": list(blob_ids), "instant": await tx.now()})
 
 
 async def sweep_one(tx: Transaction) -> bool:
     """Delete one expired blob and its chunks; False when there is none."""
-    now = await tx.now()
-    expired = select(blobs.c.id).where(blobs.c.expires_at.is_not(None), blobs.c.expires_at <= now)
-    row = (await tx.execute(expired.order_by(blobs.c.expires_at).limit(1).with_for_update(skip_locked=True))).first()
+    row = (await tx.execute(EXPIRED, {"instant": await tx.now()})).first()
     if row is None:
         return False
     await tx.execute(delete(blob_chunks).where(blob_chunks.c.blob_id == row.id))
@@ -218,10 +244,15 @@ async def get(tx: Transaction, blob_id: BlobId) -> Blob:
     Raises:
         NotFound: it is not, or not any more.
     """
-    row = (await tx.execute(select(blobs).where(blobs.c.id == blob_id, blobs.c.state != BlobState.RECEIVING))).first()
+    row = (await tx.execute(STORED, {"blob": blob_id})).first()
     if row is None:
         raise NotFound(f"blob {blob_id} is not in the stash")
-    return Blob(blob_id, row.size_bytes, row.chunk_bytes, row.digest)
+    return blob_of(row)
+
+
+def blob_of(row: Row[Any]) -> Blob:
+    """Read a row."""
+    return Blob(BlobId(row.id), row.size_bytes, row.chunk_bytes, row.digest)
 
 
 async def read_part(db: Database, blob: Blob, start: int, stop: int) -> bytes:
@@ -235,13 +266,16 @@ async def read_part(db: Database, blob: Blob, start: int, stop: int) -> bytes:
     first, last = start // blob.chunk_bytes, -(-stop // blob.chunk_bytes)
     skip = start - first * blob.chunk_bytes
     whole = start % blob.chunk_bytes == 0 and (stop % blob.chunk_bytes == 0 or stop == blob.size_bytes)
+    wanted = {"blob": blob.id, "first": first, "last": last}
     # A part of a chunk is cut out by the database: uncompressed rows are read only where needed.
-    data = blob_chunks.c.data if whole or last - first > 1 else func.substr(blob_chunks.c.data, skip + 1, stop - start)
-    stored = select(data).where(
-        blob_chunks.c.blob_id == blob.id, blob_chunks.c.number >= first, blob_chunks.c.number < last
-    )
+    cut = not whole and last - first == 1
     async with db.read() as tx:
-        pieces = [bytes(row[0]) for row in (await tx.execute(stored.order_by(blob_chunks.c.number))).all()]
+        rows = (
+            await tx.execute(PIECE, wanted | {"skip": skip + 1, "length": stop - start})
+            if cut
+            else await tx.execute(CHUNKS, wanted)
+        )
+        pieces = [bytes(row[0]) for row in rows.all()]
     part = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     if not whole and last - first > 1:
         part = part[skip : skip + stop - start]

@@ -10,7 +10,7 @@ branch_labels = None
 depends_on = None
 
 KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-INSTANT = sa.TIMESTAMP().with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")
+INSTANT = sa.DateTime().with_variant(postgresql.TIMESTAMP(timezone=True), "postgresql")
 DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 STORAGE = {

@@ -2,22 +2,29 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
+import grpc
 import numpy as np
 
 from director.domain.tensors import Manifest, payload_pieces
+from director.errors import Unavailable
 from director.facade import Director
 from director.settings import Settings
 from director.v1 import envoys_pb2, envoys_pb2_grpc, rounds_pb2, rounds_pb2_grpc
 from director.wire.channels import sync_channel
 from director.wire.server import Server
+from director.wire.statuses import from_rpc_error
 from director.wire.tensors import blob_info, chunk, manifest_message, manifest_of
 from tests.world import content_of
+
+T = TypeVar("T")
 
 
 class RunningDirector:
@@ -79,18 +86,18 @@ class Collaborator:
     def take_part(self, *, rounds: int = 1_000_000) -> None:
         """Wait for an experiment and do so many rounds of it, or all."""
         request = envoys_pb2.WaitExperimentRequest(envoy=self.name)
-        while not (given := self._envoys.WaitExperiment(request)).HasField("engagement"):
+        while not (given := patiently(lambda: self._envoys.WaitExperiment(request))).HasField("engagement"):
             pass
         engagement, done = given.engagement, 0
         asked = rounds_pb2.GetTasksRequest(
             experiment_id=engagement.experiment_id, envoy=self.name, attempt=engagement.attempt
         )
         while done < rounds:
-            answer = self._rounds.GetTasks(asked)
+            answer = patiently(lambda: self._rounds.GetTasks(asked))
             if answer.HasField("quit"):
                 return
             for task in answer.work.tasks:
-                self._contribute(engagement, answer.work, task)
+                patiently(partial(self._contribute, engagement, answer.work, task))
             done += answer.HasField("work")
 
     def _contribute(self, engagement: envoys_pb2.Engagement, work: rounds_pb2.Work, task: rounds_pb2.Task) -> None:
@@ -113,6 +120,18 @@ class Collaborator:
         wanted: SimpleQueue[rounds_pb2.SubmitContributionResponse] = SimpleQueue()
         for answer in self._rounds.SubmitContribution(_messages(contribution, data, wanted)):
             wanted.put(answer)
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """Repeat a call while the director is away."""
+    for _ in range(200):
+        try:
+            return call()
+        except grpc.RpcError as error:
+            if not isinstance(from_rpc_error(error), Unavailable):
+                raise
+            time.sleep(0.05)
+    raise AssertionError("the director did not come back")
 
 
 def _messages(

@@ -21,8 +21,6 @@ from director.errors import (
     PreconditionFailed,
     Unavailable,
 )
-from tests.wire.proxy import Proxy
-from tests.wire.running import Collaborator, RunningDirector
 from tests.world import PLAN
 
 MODEL = {"weights": np.arange(8, dtype=np.float32), "bias": np.array([0.5])}
@@ -30,50 +28,8 @@ LARGE = {"weights": np.random.default_rng(1).random(256 * 1024)}
 LARGE_BYTES = LARGE["weights"].nbytes  # 2 MiB: 128 chunks
 
 
-@pytest.fixture
-def director(migrated_sqlite, tmp_path):
-    path = tmp_path / "director.db"
-    path.write_bytes(migrated_sqlite.read_bytes())
-    running = RunningDirector(path)
-    running.start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def proxy(director):
-    relay = Proxy(director.address)
-    yield relay
-    relay.close()
-
-
-@pytest.fixture
-def federation(director):
-    with Federation(director.address, client_id="researcher") as opened:
-        yield opened
-
-
-@pytest.fixture
-def envoy(director):
-    collaborator = Collaborator(director.address, "a")
-    yield collaborator
-    collaborator.close()
-
-
-@pytest.fixture
-def workspace(tmp_path):
-    return workspace_in(tmp_path / "workspace")
-
-
-def workspace_in(folder, plan=PLAN):
-    (folder / "plan").mkdir(parents=True)
-    (folder / "plan" / "plan.yaml").write_text(plan)
-    (folder / "work.py").write_text("# the code\n")
-    return folder
-
-
-def submit(federation, workspace, name="one", model=MODEL, **more):
-    return federation.submit(name, workspace=workspace, model=model, collaborators=["a"], **more)
+def submit(researcher, workspace, name="one", model=MODEL, **more):
+    return researcher.submit(name, workspace=workspace, model=model, collaborators=["a"], **more)
 
 
 def same(one, two):
@@ -87,13 +43,13 @@ def until(condition, seconds=20.0):
         time.sleep(0.01)
 
 
-def test_federation_and_its_envoys_are_told(federation, envoy):
-    assert len(federation.federation().epoch) == 32
-    assert [(each.name, each.samples, each.is_online) for each in federation.envoys()] == [("a", 10, True)]
+def test_federation_and_its_envoys_are_told(researcher, envoy):
+    assert len(researcher.federation().epoch) == 32
+    assert [(each.name, each.samples, each.is_online) for each in researcher.envoys()] == [("a", 10, True)]
 
 
-def test_experiment_runs_from_its_submission_to_its_best_model(federation, envoy, workspace, tmp_path):
-    handle = submit(federation, workspace, users=["colleague"])
+def test_experiment_runs_from_its_submission_to_its_best_model(researcher, envoy, workspace, tmp_path):
+    handle = submit(researcher, workspace, users=["colleague"])
     threading.Thread(target=envoy.take_part).start()
 
     info = handle.wait(timeout=30)
@@ -109,42 +65,42 @@ def test_experiment_runs_from_its_submission_to_its_best_model(federation, envoy
     assert [event.kind for event in handle.events()][-1] == "experiment_finished"
 
 
-def test_model_from_a_file_is_the_model_of_the_file(federation, envoy, workspace, tmp_path):
+def test_model_from_a_file_is_the_model_of_the_file(researcher, envoy, workspace, tmp_path):
     safetensors.numpy.save_file(MODEL, tmp_path / "model.safetensors")
 
-    handle = submit(federation, workspace, model=tmp_path / "model.safetensors")
+    handle = submit(researcher, workspace, model=tmp_path / "model.safetensors")
 
     assert same(handle.model("initial"), MODEL)
 
 
-def test_submission_that_is_repeated_is_one_experiment(federation, envoy, workspace):
-    first = submit(federation, workspace, submission_id="one-and-only")
-    second = submit(federation, workspace, submission_id="one-and-only")
+def test_submission_that_is_repeated_is_one_experiment(researcher, envoy, workspace):
+    first = submit(researcher, workspace, submission_id="one-and-only")
+    second = submit(researcher, workspace, submission_id="one-and-only")
 
     assert first.info.id == second.info.id
-    assert [info.name for info in federation.experiments()] == ["one"]
+    assert [info.name for info in researcher.experiments()] == ["one"]
 
 
-def test_name_that_is_taken_is_refused(federation, envoy, workspace):
-    submit(federation, workspace)
+def test_name_that_is_taken_is_refused(researcher, envoy, workspace):
+    submit(researcher, workspace)
 
     with pytest.raises(AlreadyExists, match="'one'"):
-        submit(federation, workspace)
+        submit(researcher, workspace)
 
 
-def test_director_refuses_with_its_own_errors_and_words(federation, envoy, workspace, tmp_path):
+def test_director_refuses_with_its_own_errors_and_words(researcher, envoy, workspace, make_workspace):
     with pytest.raises(InvalidPlan, match="rounds"):
-        submit(federation, workspace_in(tmp_path / "bad", PLAN.replace("rounds: 2", "rounds: 0")))
+        submit(researcher, make_workspace("bad", PLAN.replace("rounds: 2", "rounds: 0")))
     with pytest.raises(ExperimentNotFound):
-        federation.experiment("nowhere")
+        researcher.experiment("nowhere")
     with pytest.raises(InvalidArgument, match="submission id"):
-        submit(federation, workspace, submission_id="short")
+        submit(researcher, workspace, submission_id="short")
     with pytest.raises((InvalidArgument, EnvoyNotFound), match="'b'"):
-        federation.submit("two", workspace=workspace, model=MODEL, collaborators=["a", "b"])
+        researcher.submit("two", workspace=workspace, model=MODEL, collaborators=["a", "b"])
 
 
-def test_experiment_of_somebody_else_is_not_there(director, federation, envoy, workspace):
-    submit(federation, workspace, users=["colleague"])
+def test_experiment_of_somebody_else_is_not_there(director, researcher, envoy, workspace):
+    submit(researcher, workspace, users=["colleague"])
 
     with Federation(director.address, client_id="colleague") as shared:
         assert shared.experiment("one").info.owner == "researcher"
@@ -154,8 +110,8 @@ def test_experiment_of_somebody_else_is_not_there(director, federation, envoy, w
         strange.experiment("one")
 
 
-def test_model_that_is_not_there_leaves_no_file(federation, envoy, workspace, tmp_path):
-    handle = submit(federation, workspace)
+def test_model_that_is_not_there_leaves_no_file(researcher, envoy, workspace, tmp_path):
+    handle = submit(researcher, workspace)
     folder = tmp_path / "models"
     folder.mkdir()
 
@@ -171,40 +127,40 @@ def test_model_that_is_not_there_leaves_no_file(federation, envoy, workspace, tm
     assert list(folder.iterdir()) == []
 
 
-def test_list_goes_on_behind_its_first_page(federation, envoy, workspace, monkeypatch):
+def test_list_goes_on_behind_its_first_page(researcher, envoy, workspace, monkeypatch):
     monkeypatch.setattr("director.services.experiments.DEFAULT_PAGE", 2)
     for name in ("1", "2", "3", "4", "5"):
-        submit(federation, workspace, name=name)
+        submit(researcher, workspace, name=name)
 
-    names = [info.name for info in federation.experiments()]
+    names = [info.name for info in researcher.experiments()]
 
     assert names == ["5", "4", "3", "2", "1"]
 
 
-def test_wait_gives_up_in_time(federation, envoy, workspace):
-    handle = submit(federation, workspace)
+def test_wait_gives_up_in_time(researcher, envoy, workspace):
+    handle = submit(researcher, workspace)
 
     with pytest.raises(TimeoutError, match="still"):
         handle.wait(timeout=0.2)
 
 
-def test_cancelled_experiment_stays_cancelled_and_a_removed_one_is_gone(federation, envoy, workspace):
-    handle = submit(federation, workspace)
+def test_cancelled_experiment_stays_cancelled_and_a_removed_one_is_gone(researcher, envoy, workspace):
+    handle = submit(researcher, workspace)
 
     assert handle.cancel("no need").state is ExperimentState.CANCELLED
     assert handle.cancel().reason == "no need"
     assert [event.kind for event in handle.events(follow=True)][-1] == "experiment_cancelled"
     handle.remove()
 
-    assert list(federation.experiments()) == []
+    assert list(researcher.experiments()) == []
     with pytest.raises(ExperimentNotFound):
         handle.remove()
 
 
-def test_operator_decides_on_what_waits_for_a_review(director, federation, envoy, tmp_path):
-    reviewed = workspace_in(tmp_path / "reviewed", PLAN + "review: manual\n")
-    submit(federation, reviewed, name="good")
-    submit(federation, reviewed, name="bad")
+def test_operator_decides_on_what_waits_for_a_review(director, researcher, envoy, make_workspace):
+    reviewed = make_workspace("reviewed", PLAN + "review: manual\n")
+    submit(researcher, reviewed, name="good")
+    submit(researcher, reviewed, name="bad")
 
     with Federation(director.address, client_id="operator") as operator:
         assert operator.experiment("bad").reject("too bold").reason == "too bold"
@@ -212,10 +168,10 @@ def test_operator_decides_on_what_waits_for_a_review(director, federation, envoy
         with pytest.raises(PreconditionFailed):
             operator.experiment("good").approve()
     with pytest.raises(Forbidden):
-        federation.experiment("good").approve()
+        researcher.experiment("good").approve()
 
 
-def test_upload_that_breaks_off_goes_on_where_it_was(proxy, federation, envoy, workspace):
+def test_upload_that_breaks_off_goes_on_where_it_was(proxy, researcher, envoy, workspace):
     proxy.cut_when_sent = 3 * LARGE_BYTES // 4
 
     with Federation(proxy.address, client_id="researcher") as far:
@@ -223,11 +179,11 @@ def test_upload_that_breaks_off_goes_on_where_it_was(proxy, federation, envoy, w
 
     assert proxy.cut_when_sent is None
     assert proxy.sent < 1.6 * LARGE_BYTES
-    assert same(federation.experiment(handle.name).model("initial"), LARGE)
+    assert same(researcher.experiment(handle.name).model("initial"), LARGE)
 
 
-def test_download_that_breaks_off_goes_on_where_it_was(proxy, federation, envoy, workspace, tmp_path):
-    submit(federation, workspace, model=LARGE)
+def test_download_that_breaks_off_goes_on_where_it_was(proxy, researcher, envoy, workspace, tmp_path):
+    submit(researcher, workspace, model=LARGE)
 
     with Federation(proxy.address, client_id="researcher") as far:
         handle = far.experiment("one")
@@ -242,8 +198,8 @@ def test_download_that_breaks_off_goes_on_where_it_was(proxy, federation, envoy,
     assert same(model, LARGE)
 
 
-def test_metrics_are_followed_through_a_restart_without_a_gap(director, federation, envoy, workspace):
-    handle = submit(federation, workspace)
+def test_metrics_are_followed_through_a_restart_without_a_gap(director, researcher, envoy, workspace):
+    handle = submit(researcher, workspace)
     followed = []
     reader = threading.Thread(target=lambda: followed.extend(handle.metrics(follow=True)))
     reader.start()
@@ -261,8 +217,8 @@ def test_metrics_are_followed_through_a_restart_without_a_gap(director, federati
     assert [metric.seq for metric in followed] == list(range(1, len(followed) + 1))
 
 
-def test_cursor_goes_on_behind_what_was_read_and_one_of_another_epoch_is_refused(federation, envoy, workspace):
-    handle = submit(federation, workspace)
+def test_cursor_goes_on_behind_what_was_read_and_one_of_another_epoch_is_refused(researcher, envoy, workspace):
+    handle = submit(researcher, workspace)
     handle.cancel()
     events = list(handle.events())
 
@@ -279,12 +235,12 @@ def test_replica_that_is_gone_is_passed_over(director, envoy):
         assert [each.name for each in replicas.envoys()] == ["a"]
 
 
-def test_director_that_comes_back_in_time_is_waited_for(director, federation, envoy):
+def test_director_that_comes_back_in_time_is_waited_for(director, researcher, envoy):
     director.stop()
     later = threading.Timer(1.0, director.start)
     later.start()
 
-    envoys = federation.envoys()
+    envoys = researcher.envoys()
 
     later.join()
     assert [each.name for each in envoys] == ["a"]
@@ -311,10 +267,8 @@ def test_submission_that_no_director_takes_says_how_to_go_on(workspace):
 
 
 @pytest.mark.parametrize("deed", ["remove", "approve", "reject"])
-def test_deed_whose_answer_is_lost_is_not_refused_when_it_is_repeated(
-    deed, director, proxy, federation, envoy, tmp_path
-):
-    handle = submit(federation, workspace_in(tmp_path / "reviewed", PLAN + "review: manual\n"))
+def test_deed_whose_answer_is_lost_is_not_refused_when_it_is_repeated(deed, proxy, researcher, envoy, make_workspace):
+    handle = submit(researcher, make_workspace("reviewed", PLAN + "review: manual\n"))
 
     with Federation(proxy.address, client_id="operator") as far:
         distant = far.experiment("one")
@@ -322,7 +276,7 @@ def test_deed_whose_answer_is_lost_is_not_refused_when_it_is_repeated(
         outcome = []
         doing = threading.Thread(target=lambda: outcome.append(getattr(distant, deed)()))
         doing.start()
-        until(lambda: f"experiment_{deed.rstrip('e')}" in " ".join(kinds(federation, director)))
+        until(lambda: f"experiment_{deed.rstrip('e')}" in " ".join(kinds(researcher)))
         proxy.muted = False
         proxy.cut()
         doing.join(20)
@@ -331,9 +285,9 @@ def test_deed_whose_answer_is_lost_is_not_refused_when_it_is_repeated(
     assert handle.name == "one"
 
 
-def kinds(federation, director):
+def kinds(researcher):
     """What has happened to the experiment, as far as its owner can see."""
     try:
-        return [event.kind for event in federation.experiment("one").events()]
+        return [event.kind for event in researcher.experiment("one").events()]
     except ExperimentNotFound:
         return ["experiment_removed"]

@@ -25,6 +25,7 @@ from director.services.uploads import Chunks
 from director.settings import Settings
 from director.store import leases
 from director.store.contributions import Stored
+from director.store.database import Database
 from director.store.envoys import Engagement
 from director.store.leases import Fence
 from director.store.opening import open_database
@@ -72,6 +73,11 @@ class World:
     """A process over a database, driven by hand: nothing runs in the background."""
 
     process: Process
+
+    @property
+    def db(self) -> Database:
+        """The database."""
+        return self.process.runtime.db
 
     async def register(self, *envoys: str) -> None:
         """Register envoys."""

@@ -83,20 +83,8 @@ def list_experiments(federation: "Federation", as_json: bool) -> None:
         show_json(found)
         return
     show_table(
-        ("Experiment", "State", "Round", "Of", "Best score", "Priority", "Owner", "Submitted"),
-        (
-            (
-                info.name,
-                info.state,
-                info.round,
-                info.rounds_total,
-                info.best_score,
-                info.priority,
-                info.owner,
-                info.submitted_at,
-            )
-            for info in found
-        ),
+        ("Experiment", "State", "Round", "Best score", "Owner", "Submitted (UTC)"),
+        ((info.name, info.state, round_of(info), info.best_score, info.owner, info.submitted_at) for info in found),
         empty="you have no experiments",
     )
 
@@ -118,14 +106,14 @@ def show(federation: "Federation", name: str, as_json: bool) -> None:
             ("Owner", info.owner),
             ("State", info.state),
             ("Reason", info.reason),
-            ("Waiting for", " ".join(info.waiting_for)),
-            ("Round", f"{info.round} of {info.rounds_total}"),
+            ("Waiting for", "; ".join(info.waiting_for)),
+            ("Round", round_of(info)),
             ("Best", best),
             ("Last", f"model {info.last_model}"),
             ("Priority", info.priority),
-            ("Submitted", info.submitted_at),
-            ("Started", info.started_at),
-            ("Finished", info.finished_at),
+            ("Submitted (UTC)", info.submitted_at),
+            ("Started (UTC)", info.started_at),
+            ("Finished (UTC)", info.finished_at),
         ]
     )
     click.echo()
@@ -225,6 +213,13 @@ def approve(federation: "Federation", name: str, reason: str, as_json: bool) -> 
 def reject(federation: "Federation", name: str, reason: str, as_json: bool) -> None:
     """End experiment NAME, which waits for a manual review."""
     show_outcome(federation.experiment(name).reject(reason), as_json=as_json)
+
+
+def round_of(info: "ExperimentInfo") -> str:
+    """Write how far an experiment has come; behind its last round comes the final validation."""
+    if info.round > info.rounds_total and not info.state.terminal:
+        return "final validation"
+    return f"{min(info.round, info.rounds_total)} of {info.rounds_total}"
 
 
 def line_of(metric: "Metric") -> str:

@@ -21,7 +21,7 @@ def envoys(federation: "Federation", as_json: bool) -> None:
         show_json(found)
         return
     show_table(
-        ("Envoy", "Online", "Experiment", "Samples", "Sample", "Target", "Last seen", "Shard"),
+        ("Envoy", "Online", "Experiment", "Samples", "Sample", "Target", "Last seen (UTC)"),
         (
             (
                 each.name,
@@ -31,7 +31,6 @@ def envoys(federation: "Federation", as_json: bool) -> None:
                 each.sample_shape,
                 each.target_shape,
                 each.last_seen_at,
-                each.description,
             )
             for each in found
         ),

@@ -67,7 +67,7 @@ def show_fields(pairs: Iterable[tuple[str, Any]]) -> None:
 
 
 def text(value: Any) -> str:
-    """Write a value for people, on one line, with nothing in it that a terminal would obey."""
+    """Write a value for people, on one line, with nothing in it that a terminal would obey; instants are in UTC."""
     match value:
         case None | "" | ():
             return NOTHING
@@ -76,7 +76,7 @@ def text(value: Any) -> str:
         case float():
             return f"{value:.6g}"
         case datetime():
-            return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+            return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
         case tuple():
             return " × ".join(map(str, value))
         case _:
@@ -95,7 +95,7 @@ def _show_rich(headers: Sequence[str], cells: Sequence[Sequence[str]], numbers: 
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for header, right in zip(headers, numbers, strict=True):
         table.add_column(header, justify="right" if right else "left", overflow="fold")
     for row in cells:

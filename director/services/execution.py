@@ -51,11 +51,12 @@ class Execution:
         poll = self._runtime.settings.poll.total_seconds()
         try:
             with self._runtime.wakeups.listen(("claim", 0)) as wakeup:
+                hinted = True
                 while True:
                     wakeup.clear()
                     pause = poll
                     try:
-                        if await self.reconcile():
+                        if await self.reconcile(hinted=hinted):
                             pause = SKIPPED_SECONDS
                     except Unavailable as error:
                         log.warning("claiming waits: %s", error)
@@ -65,11 +66,11 @@ class Execution:
                         log.exception("claiming failed; it is tried again")
                         await asyncio.sleep(min(1.0, poll))
                         continue
-                    await wakeup.wait(pause)
+                    hinted = await wakeup.wait(pause)
         finally:
             await self._stop(list(self._loops))
 
-    async def reconcile(self) -> bool:
+    async def reconcile(self, *, hinted: bool = True) -> bool:
         """Claim what is free, and make the tasks match the rows; True if there was more that somebody held locked."""
         me = self._director_id()
         if me is None:
@@ -77,7 +78,7 @@ class Execution:
             return False
         missed = False
         if not self._draining and (room := ROOM - len(self._loops)) > 0:
-            missed = await self._claim(me, room)
+            missed = await self._claim(me, room, hinted=hinted)
         async with self._runtime.db.read() as tx:
             owned = set(await leases.owned(tx, me))
         await self._stop([fence for fence in self._loops if fence not in owned])
@@ -86,12 +87,13 @@ class Execution:
                 self._start(fence)
         return missed
 
-    async def _claim(self, me: DirectorId, room: int) -> bool:
+    async def _claim(self, me: DirectorId, room: int, *, hinted: bool) -> bool:
         rules = {each.name: each.version for each in aggregation.RULES.values()}
         reviews = self._review is not None
-        async with self._runtime.db.read() as tx:
-            if not await leases.anything_to_claim(tx, rules=rules, reviews=reviews):
-                return False
+        if not hinted:
+            async with self._runtime.db.read() as tx:
+                if not await leases.anything_to_claim(tx, rules=rules, reviews=reviews):
+                    return False
         async with self._runtime.db.write("claim") as tx:
             claimed, missed = await leases.claim(tx, me, rules=rules, reviews=reviews, limit=room)
         for fence in claimed:

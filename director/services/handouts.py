@@ -11,6 +11,10 @@ SKIPPED_SECONDS = 0.05
 """How soon to ask again for what somebody else held locked."""
 
 
+BATCH = 1000
+"""Envoys looked at in one statement; the others follow in the next."""
+
+
 class Waiter:
     """One call that waits for an experiment."""
 
@@ -19,6 +23,7 @@ class Waiter:
         self.envoy = envoy
         self.wakeup = wakeup
         self.anew = True
+        self.hinted = False
         self.given: Engagement | None = None
 
 
@@ -49,7 +54,7 @@ class Handouts:
                 if waiter.given is not None or remaining <= 0:
                     break
                 # Woken by its own hint; the slow poll underneath is what a lost one costs.
-                await wakeup.wait(min(remaining, 3 * poll))
+                waiter.hinted = await wakeup.wait(min(remaining, 3 * poll))
         return waiter.given
 
     async def _ask(self, waiter: Waiter) -> None:
@@ -62,7 +67,7 @@ class Handouts:
     async def _run(self) -> None:
         try:
             while self._asking:
-                batch, self._asking = self._asking, []
+                batch, self._asking = self._asking[:BATCH], self._asking[BATCH:]
                 try:
                     await self._hand_out([waiter for waiter, _ in batch])
                 except Exception as error:
@@ -78,11 +83,12 @@ class Handouts:
     async def _hand_out(self, waiters: list[Waiter]) -> None:
         waiting = {waiter.envoy for waiter in waiters}
         anew = {waiter.envoy for waiter in waiters if waiter.anew}
-        async with self._runtime.db.read() as tx:
-            if not await queues.anything_for(tx, waiting, again=anew):
-                for waiter in waiters:
-                    waiter.anew = False
-                return
+        if not any(waiter.hinted for waiter in waiters):
+            async with self._runtime.db.read() as tx:
+                if not await queues.anything_for(tx, waiting, again=anew):
+                    for waiter in waiters:
+                        waiter.anew = False
+                    return
         async with self._runtime.db.write("hand out") as tx:
             given, skipped = await queues.hand_out(tx, waiting, again=anew)
         loop = asyncio.get_running_loop()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from itertools import islice
 
 from director.domain.messages import Heartbeat
 from director.services.runtime import Runtime
@@ -9,6 +10,10 @@ from director.store import envoys
 from director.store.envoys import Engagement
 
 Answer = asyncio.Future[Engagement | None]
+
+
+BATCH = 1000
+"""Heartbeats stored by one statement; the others follow in the next."""
 
 
 class Heartbeats:
@@ -36,7 +41,9 @@ class Heartbeats:
     async def _run(self) -> None:
         try:
             while self._pending:
-                batch, self._pending = self._pending, {}
+                batch = dict(islice(self._pending.items(), BATCH))
+                for name in batch:
+                    del self._pending[name]
                 await self._store(batch)
         finally:
             self._flush = None

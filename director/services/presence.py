@@ -120,7 +120,7 @@ class Presence:
 
     async def _keep(self) -> None:
         """Renew the lease, in the thread."""
-        db = open_database(self._runtime.db.url)
+        db = open_database(self._runtime.db.url, clock=self._runtime.db.clock)
         seconds = self._lease.total_seconds()
         try:
             while not self._stopping.is_set():

@@ -60,15 +60,15 @@ async def receive(runtime: Runtime, upload: Upload, content: Content, chunks: Ch
                 )
             try:
                 await asyncio.to_thread(inspect, data, start, check, running)
-                last = running is not None and number == count - 1
-                if last and running is not None:
+                if running is not None and number == count - 1:
                     compare(running, content)
             except DirectorError:
                 await give_up(runtime, upload)
                 raise
             async with runtime.db.write("put chunk") as tx:
-                await stash.put(tx, upload.blob_id, number, data)
-                if last:
+                if not await stash.put(tx, upload.blob_id, number, data):
+                    running = None  # another stream stored this chunk: what counts is in the rows
+                elif running is not None and number == count - 1:
                     await stash.seal(tx, upload.blob_id, content.digest)
     if running is None:
         await seal(runtime, upload, content)

@@ -7,14 +7,16 @@ while nobody ticks, an outage, a suspended laptop or a full disk, it stands stil
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from director.domain.envoys import ServiceTime
 from director.store.database import Transaction
 from director.store.tables import service_clocks
 
 TICKS_FORWARD = 2
+FACT = "service time"
 ROW = select(service_clocks)
+ROW_AND_INSTANT = select(service_clocks, func.clock_timestamp().label("instant"))
 LOCKED = ROW.with_for_update(key_share=True, skip_locked=True)
 
 
@@ -28,12 +30,19 @@ class Reading:
 
 
 async def read(tx: Transaction) -> Reading:
-    """Return service time as of the transaction's instant."""
-    row = (await tx.execute(ROW)).one()
-    now = await tx.now()
-    passed, limit = (now - row.ticked_at).total_seconds(), TICKS_FORWARD * row.tick_seconds
+    """Return service time as of the transaction's instant; read once in a transaction, as that is."""
+    known: Reading | None = tx.facts.get(FACT)
+    if known is not None:
+        return known
+    if tx.knows_now:
+        row = (await tx.execute(ROW)).one()
+    else:
+        row = (await tx.execute(ROW_AND_INSTANT)).one()
+        tx.is_now(row.instant)
+    passed, limit = (await tx.now() - row.ticked_at).total_seconds(), TICKS_FORWARD * row.tick_seconds
     forward = min(max(passed, 0.0), limit)
-    return Reading(ServiceTime(row.service_seconds + forward, row.up_since), stale=passed > limit)
+    tx.facts[FACT] = found = Reading(ServiceTime(row.service_seconds + forward, row.up_since), stale=passed > limit)
+    return found
 
 
 async def now(tx: Transaction) -> ServiceTime:
@@ -52,6 +61,7 @@ async def tick(tx: Transaction, *, every: timedelta) -> bool:
     instant = await tx.now()
     passed, limit = (instant - row.ticked_at).total_seconds(), TICKS_FORWARD * row.tick_seconds
     seconds = row.service_seconds + min(max(passed, 0.0), limit)
+    tx.facts.pop(FACT, None)
     await tx.execute(
         update(service_clocks).values(
             service_seconds=seconds,

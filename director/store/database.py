@@ -6,7 +6,7 @@ So a connection is always in a known state, and what was committed is only ever 
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import ChainMap, OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
@@ -60,14 +60,17 @@ async def begin(connection: AsyncConnection) -> None:
 class Transaction:
     """An open transaction. Its `now` is read once; its hints are given out once it has committed."""
 
-    def __init__(self, connection: AsyncConnection, clock: Clock | None, memory: MutableMapping[Any, Any]) -> None:
+    def __init__(self, connection: AsyncConnection, clock: Clock | None, memory: "Memory") -> None:
         """Wrap a connection that has begun; without a clock the database is asked for the time."""
         self._connection = connection
         self._clock = clock
-        self.memory = memory
-        """What never changes once it is committed, and was read before."""
+        self.learned: dict[Any, Any] = {}
+        self.memory: MutableMapping[Any, Any] = ChainMap(self.learned, memory)
+        """What never changes once it is committed, and was read before; others know it once this has committed."""
         self._now: datetime | None = None
         self.hints: list[Hint] = []
+        self.facts: dict[str, Any] = {}
+        """What was read in this transaction and does not change within it."""
 
     @property
     def postgresql(self) -> bool:
@@ -101,6 +104,15 @@ class Transaction:
         """Insert a row and return its key, or None where a unique key is taken."""
         inserted = await self.execute(insert_if_absent(table, self.postgresql, key), row)
         return inserted.scalar_one_or_none()
+
+    @property
+    def knows_now(self) -> bool:
+        """Whether the transaction's instant is known without asking the database."""
+        return self._now is not None or self._clock is not None
+
+    def is_now(self, instant: datetime) -> None:
+        """Take an instant that came with an answer of the database as the transaction's, unless it has one."""
+        self._now = self._now or instant
 
     async def now(self) -> datetime:
         """Return the transaction's instant: one clock for all replicas, the database's, or the process's on SQLite."""
@@ -158,12 +170,10 @@ class Engine(Protocol):
 class Memory(OrderedDict[Any, Any]):
     """A bounded store of facts that never change; those not asked for lately go first."""
 
-    def get(self, key: Any, default: Any = None) -> Any:
-        """Return a fact, and remember that it was asked for."""
-        if key not in self:
-            return default
+    def __getitem__(self, key: Any) -> Any:
+        value = super().__getitem__(key)
         self.move_to_end(key)
-        return self[key]
+        return value
 
     def __setitem__(self, key: Any, value: Any) -> None:
         super().__setitem__(key, value)
@@ -182,6 +192,11 @@ class Database:
         self._memory = Memory()
 
     @property
+    def clock(self) -> Clock | None:
+        """The clock for every instant; None asks the database."""
+        return self._engine.clock
+
+    @property
     def replicated(self) -> bool:
         """Whether other directors may share the database."""
         return not self.url.startswith("sqlite:")
@@ -194,7 +209,9 @@ class Database:
             Unavailable: the database is away.
         """
         async with translating(), self._engine.reading() as connection:
-            yield Transaction(connection, self._engine.clock, self._memory)
+            tx = Transaction(connection, self._engine.clock, self._memory)
+            yield tx
+        self._memory.update(tx.learned)
 
     @asynccontextmanager
     async def write(self, name: str) -> AsyncIterator[Transaction]:
@@ -210,6 +227,7 @@ class Database:
                 tx = Transaction(connection, self._engine.clock, self._memory)
                 yield tx
             log.debug("committed %s", name)
+        self._memory.update(tx.learned)
         self.on_commit(tx.hints)
 
     async def close(self) -> None:

@@ -51,7 +51,14 @@ class Notifications:
 
     async def _serve(self, connection: Any) -> None:
         try:
-            await connection.add_listener(CHANNEL, self._hear)
+            own = connection.get_server_pid()
+
+            def hear(_connection: object, pid: int, _channel: str, payload: object) -> None:
+                if pid != own:  # what this process sent it knows already
+                    kind, key = json.loads(str(payload))
+                    self._received([(kind, key)])
+
+            await connection.add_listener(CHANNEL, hear)
             connection.add_termination_listener(lambda _connection: self._changed.set())
             self._missed()  # only now is nothing missed any more: look at everything once
             while not connection.is_closed():
@@ -67,7 +74,3 @@ class Notifications:
                 await connection.fetchval("SELECT 1", timeout=5)
         finally:
             connection.terminate()
-
-    def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        kind, key = json.loads(str(payload))
-        self._received([(kind, key)])

@@ -11,6 +11,8 @@ from director.effects import Clock
 from director.store.database import begin, uninterrupted
 
 POOL = 16
+POOL_SECONDS = 10
+"""How long a transaction waits for a connection."""
 SESSION = {
     "application_name": "director",
     "timezone": "UTC",
@@ -41,7 +43,7 @@ class PostgresEngine:
             async_creator=lambda: connect(url),
             pool_size=POOL,
             max_overflow=0,
-            pool_timeout=10,
+            pool_timeout=POOL_SECONDS,
             pool_pre_ping=False,
             isolation_level="READ COMMITTED",
         )

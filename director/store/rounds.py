@@ -1,10 +1,10 @@
 """Rounds and their assignments: collecting → aggregating → closed, or abandoned; asked → counted, missed or failed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Double, and_, bindparam, func, select, update
+from sqlalchemy import Double, Update, and_, bindparam, func, select, update
 
 from director.domain.plan import Plan
 from director.domain.rounds import Open, OpenRound
@@ -68,12 +68,9 @@ TALLY = (
     )
 )
 SUM_UP = update(rounds).where(*THE_ROUND).values(samples=bindparam("total"), score=bindparam("measured"))
-END = (
-    update(rounds)
-    .where(OF_EXPERIMENT, R.state.in_(bindparam("states", expanding=True)))
-    .values(state=bindparam("to"), closed_at=bindparam("instant"))
-    .returning(R.number, R.opened_at)
-)
+END = update(rounds).values(state=bindparam("to"), closed_at=bindparam("instant")).returning(R.number, R.opened_at)
+END_AGGREGATED = END.where(*THE_ROUND, R.state == RoundState.AGGREGATING)
+END_OPEN = END.where(OF_EXPERIMENT, R.state.in_(OPEN))
 LAST = update(rounds).where(*THE_ROUND).values(round_seconds=bindparam("length"))
 HELD_UPDATES = select(contributions.c.blob_id).where(*ITS_RESULTS, contributions.c.blob_id.is_not(None))
 RELEASE_UPDATES = update(contributions).where(*ITS_RESULTS).values(blob_id=None)
@@ -188,17 +185,16 @@ async def close(
     tx: Transaction, experiment_id: ExperimentId, number: int, *, samples: int, score: float | None
 ) -> bool:
     """Close a round that was aggregated; False if it is not being aggregated. The caller holds the fence."""
-    ended = await end(tx, experiment_id, RoundState.CLOSED, only=RoundState.AGGREGATING)
-    if ended != number:
-        return False
     which = {"experiment": experiment_id, "of_round": number}
+    if await end(tx, END_AGGREGATED, which | {"to": RoundState.CLOSED}) is None:
+        return False
     await tx.execute(SUM_UP, which | {"total": samples, "measured": score})
     return True
 
 
 async def abandon(tx: Transaction, experiment_id: ExperimentId) -> int | None:
     """Give up the open round, if there is one, and let its updates go. The caller holds the experiment's row."""
-    number = await end(tx, experiment_id, RoundState.ABANDONED, only=None)
+    number = await end(tx, END_OPEN, {"experiment": experiment_id, "to": RoundState.ABANDONED})
     if number is not None:
         which = {"experiment": experiment_id, "of_round": number}
         await tx.execute(MISS, which | {"instant": await tx.now()})
@@ -207,18 +203,14 @@ async def abandon(tx: Transaction, experiment_id: ExperimentId) -> int | None:
     return number
 
 
-async def end(
-    tx: Transaction, experiment_id: ExperimentId, state: RoundState, *, only: RoundState | None
-) -> int | None:
-    """Make the open round end, and return its number."""
+async def end(tx: Transaction, ending: Update, which: Mapping[str, Any]) -> int | None:
+    """Make a round end, store how long it took, and return its number; None if it is not in a state to end."""
     now = await tx.now()
-    states = OPEN if only is None else (only,)
-    ended = await tx.execute(END, {"experiment": experiment_id, "states": states, "to": state, "instant": now})
-    row = ended.first()
+    row = (await tx.execute(ending, {**which, "instant": now})).first()
     if row is None:
         return None
     length = (now - row.opened_at).total_seconds()
-    await tx.execute(LAST, {"experiment": experiment_id, "of_round": row.number, "length": length})
+    await tx.execute(LAST, {"experiment": which["experiment"], "of_round": row.number, "length": length})
     return int(row.number)
 
 

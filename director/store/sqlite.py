@@ -27,6 +27,8 @@ from director.store.database import begin, translated, uninterrupted
 
 OLDEST = (3, 37)
 READERS = 4
+POOL_SECONDS = 30
+"""How long a reader waits for a connection."""
 PAGE_BYTES = 16384
 
 
@@ -172,7 +174,11 @@ class Group:
 def engine(path: Path, *, begin_with: str, size: int, read_only: bool = False) -> AsyncEngine:
     """Build an engine whose transactions begin as we say and whose commits wait for the disk."""
     built = create_async_engine(
-        f"sqlite+aiosqlite:///{path}", pool_size=size, max_overflow=0, pool_timeout=30, connect_args={"timeout": 30}
+        f"sqlite+aiosqlite:///{path}",
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=POOL_SECONDS,
+        connect_args={"timeout": 30},
     )
 
     @event.listens_for(built.sync_engine, "do_connect")

@@ -171,14 +171,15 @@ async def first_missing(tx: Transaction, blob_id: BlobId, count: int) -> int | N
     return expected if expected < count else None
 
 
-async def put(tx: Transaction, blob_id: BlobId, number: int, data: bytes) -> None:
-    """Store a chunk; one that is there already stays as it is.
+async def put(tx: Transaction, blob_id: BlobId, number: int, data: bytes) -> bool:
+    """Store a chunk; one that is there already stays as it is, and False says so.
 
     Raises:
         Unavailable: the blob was given up or swept meanwhile; begin the upload again.
     """
+    row = {"blob_id": blob_id, "number": number, "data": data}
     try:
-        await tx.add_if_absent(blob_chunks, {"blob_id": blob_id, "number": number, "data": data}, key="number")
+        return await tx.add_if_absent(blob_chunks, row, key="number") is not None
     except IntegrityError as error:
         raise Unavailable("the upload was replaced by another one; begin it again") from error
 

@@ -163,6 +163,8 @@ blobs = Table(
     CheckConstraint("state = 'receiving' OR digest IS NOT NULL", name="digest"),
     partial("uq_blobs_purpose", "purpose", where="purpose IS NOT NULL AND state <> 'taken'", unique=True),
     partial("ix_blobs_expires_at", "expires_at", where="expires_at IS NOT NULL"),
+    # An id is never used again: a stream that goes on after its blob was swept must not write into another one.
+    sqlite_autoincrement=True,
 )
 
 blob_chunks = Table(

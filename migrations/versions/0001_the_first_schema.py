@@ -83,6 +83,7 @@ def upgrade() -> None:
         sa.CheckConstraint("chunk_bytes > 0", name=op.f("ck_blobs_chunk_bytes")),
         sa.CheckConstraint("size_bytes >= 0", name=op.f("ck_blobs_size_bytes")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_blobs")),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_blobs_expires_at", "blobs", ["expires_at"], **where("expires_at IS NOT NULL"))
     op.create_index(

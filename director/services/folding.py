@@ -23,6 +23,10 @@ from director.store.leases import Fence
 from director.store.stash import Blob, Upload
 
 
+FOLDS_AT_ONCE = 4
+"""How many folds the budget has room for; a larger share for each would gain nothing and leave none for uploads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """What a fold reads: the base model, and the counted updates in the order of the envoys' names."""
@@ -51,7 +55,7 @@ async def fold(runtime: Runtime, experiment: Experiment, fence: Fence, round_num
         upload = await stash.begin_afresh(
             tx, purpose(fence, round_number), manifest.size_bytes, chunk_bytes=settings.chunk_bytes
         )
-    share = runtime.budget.total_bytes // 2
+    share = runtime.budget.total_bytes // FOLDS_AT_ONCE
     height = aggregation.column_bytes(share, len(inputs.updates), settings.chunk_bytes)
     writer = ChunkWriter(runtime, upload)
     rule = aggregation.rule(experiment.plan.rule)

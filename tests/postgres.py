@@ -36,6 +36,7 @@ class PostgresServer:
         flags = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
         self._run([self._bin / "initdb", "-D", self.home / "data", *flags])
         self._process: subprocess.Popen[bytes] | None = None
+        self._options: tuple[str, ...] = ()
 
     def _run(self, command: list[Any]) -> None:
         subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL, **self._drop)
@@ -74,13 +75,18 @@ class PostgresServer:
         ]
         with (self.home / "log").open("ab") as log:
             process = subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=log, **self._drop)
-        self._process = process
+        self._process, self._options = process, options
         status = self.home / "data" / "postmaster.pid"
         end = time.monotonic() + PATIENCE
         while not (status.exists() and status.read_text().rstrip().endswith("ready")):
             if time.monotonic() > end or process.poll() is not None:
                 raise RuntimeError(f"PostgreSQL did not start:\n{(self.home / 'log').read_text()[-2000:]}")
             time.sleep(0.02)
+
+    def restart(self) -> None:
+        """Start it again as it was started last, whether it runs, was stopped or crashed."""
+        self.stop()
+        self.start(*self._options)
 
     def stop(self) -> None:
         """Shut it down in order."""

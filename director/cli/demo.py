@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import shlex
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -167,5 +169,5 @@ def report(url: str, name: str, folder: Path) -> None:
     found = asyncio.run(maintenance.query(url, query))
     click.echo(f"\n{query};\n")
     show_table(found.columns, found.rows, empty="no rounds")
-    click.echo(f"\nthe same and more: director report rounds --experiment {name} --database {url}")
+    click.echo(f"\nthe same and more: {sys.argv[0]} report rounds --experiment {name} --database {shlex.quote(url)}")
     click.echo(f"logs, database and best.safetensors: {folder}")

@@ -22,7 +22,6 @@ from director.store.experiments import Experiment
 from director.store.leases import Fence
 from director.store.stash import Blob, Upload
 
-
 FOLDS_AT_ONCE = 4
 """How many folds the budget has room for; a larger share for each would gain nothing and leave none for uploads."""
 

@@ -59,12 +59,8 @@ class Presence:
             self._lock = lock_file(path)
 
     async def enter(self) -> None:
-        """Make the rows of a new database, and enter this director."""
-        replicated = self._runtime.db.replicated
-        await self._register(alone=not replicated)
-        if replicated:
-            self._thread = threading.Thread(target=lambda: asyncio.run(self._keep()), name="lease", daemon=True)
-            self._thread.start()
+        """Make the rows of a new database, and enter this director; its lease is kept while `run` runs."""
+        await self._register(alone=not self._runtime.db.replicated)
 
     async def _register(self, *, alone: bool) -> None:
         runtime, sent = self._runtime, monotonic()
@@ -88,6 +84,9 @@ class Presence:
     async def run(self) -> None:
         """Beat, bury the dead, and enter anew if this lease was lost; until cancelled."""
         every = self._lease.total_seconds() / 6
+        if self._runtime.db.replicated:
+            self._thread = threading.Thread(target=lambda: asyncio.run(self._keep()), name="lease", daemon=True)
+            self._thread.start()
         next_look = monotonic()
         while True:
             self._beat = monotonic()
@@ -100,16 +99,18 @@ class Presence:
                     next_look = self._beat + await self.bury()
             except Unavailable as error:
                 log.warning("the lease waits: %s", error)
-            await asyncio.sleep(every)
+            await asyncio.sleep(min(every, max(next_look - monotonic(), 0.01)))
 
     async def bury(self) -> float:
         """Declare dead whose leases expired and free what they owned; return in how many seconds to look again."""
         poll = self._runtime.settings.poll.total_seconds()
+        if not self._runtime.db.replicated:
+            return poll
         async with self._runtime.db.read() as tx:
             expiry = await leases.next_expiry(tx, but=self._id)
-        if self._thread is None or expiry is None or 0 < expiry <= 2 * self._lease.total_seconds():
+        if expiry is None or 0 < expiry <= 2 * self._lease.total_seconds():
             await self._free()
-            return poll if expiry is None or self._thread is None else min(poll, expiry + 0.01)
+            return poll if expiry is None else min(poll, expiry + 0.01)
         async with self._runtime.db.write("reap") as tx:
             dead = await leases.reap(tx, lease=self._lease)
             if dead:

@@ -5,7 +5,6 @@ So a connection is always in a known state, and what was committed is only ever 
 """
 
 import asyncio
-import logging
 from collections import ChainMap, OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -23,8 +22,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from director.effects import Clock
 from director.errors import DirectorError, ResourceExhausted, Unavailable
-
-log = logging.getLogger(__name__)
 
 Hint = tuple[str, int | str]
 """What changed, for those who wait: ("experiment", id), ("envoy", name), ("admission", 0) or ("claim", 0)."""
@@ -181,6 +178,22 @@ class Memory(OrderedDict[Any, Any]):
             self.popitem(last=False)
 
 
+class Seam:
+    """Where a transaction meets the world: nothing happens here, but a test may lose it there, or die.
+
+    A transaction is entered, and where it writes it is committed between `before` and `after`.
+    """
+
+    def enter(self, name: str) -> None:
+        """Come before a transaction begins; a reading one is called "read"."""
+
+    def before(self, name: str) -> None:
+        """Come when all is written and nothing is committed."""
+
+    def after(self, name: str) -> None:
+        """Come when it is committed and nobody knows."""
+
+
 class Database:
     """One database, however many connections it takes."""
 
@@ -190,6 +203,7 @@ class Database:
         self.url = url
         self.on_commit: Callable[[Sequence[Hint]], None] = lambda _hints: None
         self._memory = Memory()
+        self.seam = Seam()
 
     @property
     def clock(self) -> Clock | None:
@@ -208,6 +222,7 @@ class Database:
         Raises:
             Unavailable: the database is away.
         """
+        self.seam.enter("read")
         async with translating(), self._engine.reading() as connection:
             tx = Transaction(connection, self._engine.clock, self._memory)
             yield tx
@@ -222,11 +237,13 @@ class Database:
         Raises:
             Unavailable: the database is away; whether it committed is unknown.
         """
+        self.seam.enter(name)
         async with translating():
             async with self._engine.writing() as connection:
                 tx = Transaction(connection, self._engine.clock, self._memory)
                 yield tx
-            log.debug("committed %s", name)
+                self.seam.before(name)
+            self.seam.after(name)
         self._memory.update(tx.learned)
         self.on_commit(tx.hints)
 

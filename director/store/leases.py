@@ -141,7 +141,7 @@ def pause_after(crashes: int) -> timedelta:
 async def claimable(tx: Transaction, *, rules: Mapping[str, int], reviews: bool) -> ColumnElement[bool]:
     """Say which experiments this director may take: nobody's, with a rule that it has."""
     runs = experiments.c.state == literal_column(IN_PROGRESS)
-    due = and_(experiments.c.state == literal_column(PENDING), experiments.c.review_due)
+    due = and_(experiments.c.state == literal_column(PENDING), literal_column("review_due"))
     return and_(
         # As the partial index says it; with bound parameters in place of the literals it would not be used.
         experiments.c.director_id.is_(None),

@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import Engine, Executable, event, text
+from sqlalchemy import Engine, Executable, event, insert, literal, select, text
 
 from director.domain.types import DirectorId, ExperimentId
 from director.effects import ManualClock
@@ -19,6 +19,7 @@ from director.store import leases
 from director.store.database import Database, Transaction
 from director.store.leases import Fence
 from director.store.opening import sqlite_path
+from director.store.tables import experiments
 from tests.world import World
 
 LEASE = timedelta(seconds=10)
@@ -138,6 +139,18 @@ async def owned(
     await running(federation, name, envoys, **more)
     [fence] = await federation.claim()
     return fence
+
+
+async def clone(db: Database, original: int, name: str, **changes: Any) -> ExperimentId:
+    """Enter an experiment like another one, without its archive, its collaborators and its history."""
+    changed = {"name": name, "submission_id": name, "archive_blob_id": None} | changes
+    copied = [column for column in experiments.c if column.name not in ("id", *changed)]
+    given = [literal(value, experiments.c[column].type) for column, value in changed.items()]
+    like = select(*copied, *given).where(experiments.c.id == original)
+    async with db.write("clone") as tx:
+        names = [*(column.name for column in copied), *changed]
+        made = await tx.execute(insert(experiments).from_select(names, like).returning(experiments.c.id))
+        return ExperimentId(made.scalar_one())
 
 
 async def live(federation: World, clock: ManualClock, seconds: float) -> None:

@@ -73,9 +73,6 @@ class Envoys:
         Raises:
             EnvoyNotFound: it never registered.
         """
-        async with self._db.read() as tx:
-            if envoy not in await envoys.registered(tx, [envoy]):
-                raise envoys.unknown(envoy)
         patience = self._runtime.settings.long_poll.total_seconds() if seconds is None else seconds
         return await self._handouts.wait(envoy, seconds=patience)
 

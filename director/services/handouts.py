@@ -4,7 +4,7 @@ import asyncio
 
 from director.services.runtime import Runtime
 from director.services.wakeups import Wakeup
-from director.store import queues
+from director.store import envoys, queues
 from director.store.envoys import Engagement
 
 SKIPPED_SECONDS = 0.05
@@ -24,6 +24,7 @@ class Waiter:
         self.wakeup = wakeup
         self.anew = True
         self.hinted = False
+        self.unknown = False
         self.given: Engagement | None = None
 
 
@@ -40,6 +41,9 @@ class Handouts:
         """Wait for an experiment; None if there is none in time, or this process is closing.
 
         Waiting holds neither a connection nor a transaction.
+
+        Raises:
+            EnvoyNotFound: it never registered.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
@@ -50,6 +54,8 @@ class Handouts:
             while not wakeups.closing:
                 wakeup.clear()
                 await self._ask(waiter)
+                if waiter.unknown:
+                    raise envoys.unknown(envoy)
                 remaining = end - loop.time()
                 if waiter.given is not None or remaining <= 0:
                     break
@@ -83,12 +89,15 @@ class Handouts:
     async def _hand_out(self, waiters: list[Waiter]) -> None:
         waiting = {waiter.envoy for waiter in waiters}
         anew = {waiter.envoy for waiter in waiters if waiter.anew}
-        if not any(waiter.hinted for waiter in waiters):
+        if anew or not any(waiter.hinted for waiter in waiters):
             async with self._runtime.db.read() as tx:
-                if not await queues.anything_for(tx, waiting, again=anew):
-                    for waiter in waiters:
-                        waiter.anew = False
-                    return
+                unknown = anew - await envoys.registered(tx, sorted(anew)) if anew else set()
+                found = await queues.anything_for(tx, waiting, again=anew)
+            for waiter in waiters:
+                waiter.unknown = waiter.envoy in unknown
+                waiter.anew = waiter.anew and found
+            if not found:
+                return
         async with self._runtime.db.write("hand out") as tx:
             given, skipped = await queues.hand_out(tx, waiting, again=anew)
         loop = asyncio.get_running_loop()

@@ -5,16 +5,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, literal_column, select, update
 
 from director.domain.envoys import Liveness, ServiceTime, Shard, limit_seconds
 from director.domain.messages import Event, EventKind, Heartbeat
+from director.domain.types import CollaboratorState
 from director.errors import EnvoyNotFound
 from director.store import clock, events, sessions
 from director.store.database import Transaction
 from director.store.tables import collaborators, experiments, heartbeats, shards
 
-ENGAGED = ("queued", "assigned", "working")
+# As the partial index says it; with bound parameters in place of the literals it would not be used.
+ENGAGED = collaborators.c.state.in_([literal_column(f"'{state}'") for state in CollaboratorState if state.engaged])
 REGISTERED = select(shards.c.envoy).where(
     shards.c.envoy.in_(bindparam("names", expanding=True)), shards.c.retired_at.is_(None)
 )
@@ -147,7 +149,7 @@ async def listed(tx: Transaction, *, lease: timedelta) -> list[Envoy]:
     engaged = (
         select(collaborators.c.envoy, experiments.c.id, experiments.c.name)
         .join(experiments, experiments.c.id == collaborators.c.experiment_id)
-        .where(collaborators.c.state.in_(ENGAGED))
+        .where(ENGAGED)
     )
     serving = {row.envoy: row for row in await tx.execute(engaged)}
     found = select(shards, heartbeats).join(heartbeats, heartbeats.c.envoy == shards.c.envoy)

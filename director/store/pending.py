@@ -5,18 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import func, literal, select, tuple_
+from sqlalchemy import func, literal, literal_column, select, tuple_
 
 from director.domain.envoys import Liveness, ServiceTime, limit_seconds
 from director.domain.plan import Plan
 from director.domain.scheduling import Candidate, Pending
-from director.domain.types import CollaboratorState, ExperimentState
-from director.store import clock
+from director.domain.types import ExperimentState
+from director.store import clock, envoys
 from director.store import experiments as experiment_rows
 from director.store.database import Transaction
 from director.store.tables import collaborators, experiments, heartbeats
 
 E = experiments.c
+# As the partial index says it; with a bound parameter in place of the literal it would not be used.
+PENDING = E.state == literal_column(f"'{ExperimentState.PENDING}'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Queue:
 
 async def read(tx: Transaction, *, lease: timedelta) -> Queue:
     """Read the queue and lock as much of it as is free. The caller holds the admission duty."""
-    waiting = E.state == ExperimentState.PENDING, E.eligible_at.is_not(None)
+    waiting = PENDING, E.eligible_at.is_not(None)
     ids = select(E.id).where(*waiting).order_by(E.rank, E.id)
     locked = frozenset(row.id for row in await tx.execute(ids.with_for_update(key_share=True, skip_locked=True)))
     found = select(E.id, E.owner, E.plan, E.eligible_service).where(*waiting).order_by(E.rank, E.id)
@@ -60,7 +62,7 @@ async def candidates(
         )
         .join(heartbeats, heartbeats.c.envoy == collaborators.c.envoy)
         .join(experiments, E.id == collaborators.c.experiment_id)
-        .where(E.state == ExperimentState.PENDING, E.eligible_at.is_not(None))
+        .where(PENDING, E.eligible_at.is_not(None))
         .order_by(collaborators.c.experiment_id, collaborators.c.envoy)
     )
     wanted: defaultdict[int, list[Candidate]] = defaultdict(list)
@@ -74,8 +76,7 @@ async def candidates(
 
 async def engaged(tx: Transaction) -> dict[str, int]:
     """Return the envoys that serve an experiment, and which."""
-    taken = [state for state in CollaboratorState if state.engaged]
-    found = select(collaborators.c.envoy, collaborators.c.experiment_id).where(collaborators.c.state.in_(taken))
+    found = select(collaborators.c.envoy, collaborators.c.experiment_id).where(envoys.ENGAGED)
     return {row.envoy: row.experiment_id for row in await tx.execute(found)}
 
 
@@ -88,7 +89,7 @@ async def running(tx: Transaction) -> dict[str, int]:
 async def ahead_of(tx: Transaction, experiment_id: int, rank: float, *, caller: str | None) -> list[str]:
     """Return the pending experiments with a better place, by name where the caller may see it."""
     before = tuple_(E.rank, E.id) < tuple_(literal(rank), literal(experiment_id))
-    found = select(E.id, E.name).where(E.state == ExperimentState.PENDING, E.eligible_at.is_not(None), before)
+    found = select(E.id, E.name).where(PENDING, E.eligible_at.is_not(None), before)
     rows = (await tx.execute(found.order_by(E.rank, E.id))).all()
     visible = await experiment_rows.names(tx, [row.id for row in rows], caller=caller)
     return [visible.get(row.id, "one of another user") for row in rows]

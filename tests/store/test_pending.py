@@ -1,0 +1,116 @@
+"""What admission decides from."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from director.domain.types import ExperimentState
+from director.effects import ManualClock
+from director.services.runtime import Caller
+from director.store import experiments, federations, pending
+from director.store.database import Database
+from director.store.pending import Queue
+from tests.store.words import clone, crowd, explained, live, only_postgresql, recorded_statements, rows, running, waits
+from tests.world import PLAN, World
+
+LEASE = timedelta(seconds=10)
+
+
+async def queue(db: Database) -> Queue:
+    async with db.write("admission") as tx:
+        return await pending.read(tx, lease=LEASE)
+
+
+async def test_queue_holds_the_pending_experiments_in_rank_order(federation: World) -> None:
+    await federation.register("a", "b")
+    first = (await federation.submit("first")).experiment.id
+    second = (await federation.submit("second")).experiment.id
+    urgent = (await federation.submit("urgent", priority=1, caller=Caller("chief", operator=True))).experiment.id
+    await federation.submit("unapproved", plan=f"{PLAN}\nreview: manual")
+
+    found = await queue(federation.db)
+
+    assert [each.id for each in found.pending] == [urgent, first, second]
+    assert found.locked == {first, second, urgent}
+    assert [each.envoy for each in found.pending[0].candidates] == ["a", "b"]
+    assert (found.engaged, found.running) == ({}, {})
+
+
+async def test_queue_knows_who_is_engaged_and_what_runs(federation: World) -> None:
+    first = await running(federation, "first")
+    second = await running(federation, "second", envoys=("c",))
+
+    found = await queue(federation.db)
+
+    assert found.pending == []
+    assert found.engaged == {"a": first, "b": first, "c": second}
+    assert found.running == {"researcher": 2}
+
+
+async def test_absence_before_an_experiment_was_submitted_does_not_count_against_it(
+    timed: World, clock: ManualClock
+) -> None:
+    await timed.register("a")
+    await live(timed, clock, 300)
+    await timed.submit(envoys=("a",))
+    await live(timed, clock, 30)
+
+    [candidate] = (await queue(timed.db)).pending[0].candidates
+
+    assert not candidate.online
+    assert candidate.absence == pytest.approx(30)
+
+
+@only_postgresql
+async def test_experiment_that_is_locked_keeps_its_place_and_is_left_alone(federation: World) -> None:
+    await federation.register("a", "b")
+    first = (await federation.submit("first")).experiment.id
+    second = (await federation.submit("second")).experiment.id
+    async with federation.db.write("somebody") as tx:
+        await experiments.lock(tx, first)
+
+        found = await asyncio.wait_for(queue(federation.db), 2)
+
+    assert [each.id for each in found.pending] == [first, second]
+    assert found.locked == {second}
+
+
+@only_postgresql
+async def test_admission_waits_for_its_duty_and_others_pass_by_theirs(db: Database) -> None:
+    async def take(name: str, *, wait: bool) -> bool:
+        async with db.write("duty") as tx:
+            return await federations.take_duty(tx, name, wait=wait)
+
+    async with db.write("duty") as tx:
+        assert await federations.take_duty(tx, federations.ADMISSION, wait=True)
+        assert await federations.take_duty(tx, federations.SESSIONS, wait=False)
+        second = asyncio.create_task(take(federations.ADMISSION, wait=True))
+        assert await waits(second)
+        assert not await asyncio.wait_for(take(federations.SESSIONS, wait=False), 2)
+
+    assert await second
+    assert await take(federations.SESSIONS, wait=False)
+
+
+async def test_two_admissions_at_once_start_an_experiment_once(federation: World) -> None:
+    await federation.register("a", "b")
+    await federation.submit()
+
+    await asyncio.gather(*(federation.admit() for _ in range(4)))
+
+    assert await rows(federation.db, "SELECT count(*) FROM events WHERE kind = 'experiment_started'") == [1]
+    assert await rows(federation.db, "SELECT state FROM collaborators") == ["queued", "queued"]
+
+
+async def test_queue_is_read_by_the_indexes_of_what_is_open(federation: World) -> None:
+    experiment_id = await running(federation, envoys=("a",))
+    await clone(federation.db, experiment_id, "waits", state=ExperimentState.PENDING, started_at=None)
+    with recorded_statements() as statements:
+        await queue(federation.db)
+    await crowd(federation.db, experiment_id)
+
+    plans = [await explained(federation.db, *each) for each in statements if each[0].startswith("SELECT")]
+
+    assert sum("ix_experiments_pending" in plan for plan in plans) >= 2
+    assert sum("uq_collaborators_engaged" in plan for plan in plans) == 1

@@ -30,3 +30,5 @@ campaign: ## all that takes long
 bench: ## measure, as ratios beside a limit
 	$(PYTHON) -m benchmarks.fold
 	$(PYTHON) -m benchmarks.dispatch
+	$(PYTHON) -m benchmarks.queues
+	$(PYTHON) -m benchmarks.memory

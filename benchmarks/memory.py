@@ -25,8 +25,8 @@ from director.domain.messages import Content, Contribute, SubmitExperiment
 from director.domain.tensors import Manifest, TensorInfo
 from director.domain.types import ExperimentId
 from director.facade import Director
-from director.services.experiments import Submitting
 from director.services.rounds import Work
+from director.services.submissions import Submitting
 from director.settings import Settings
 from director.store.stash import Upload
 from tests.postgres import parent
@@ -69,13 +69,13 @@ async def run(url: str, megabytes: int, collaborators: int) -> tuple[float, floa
         command = SubmitExperiment(
             "benchmark-memory", "large", names, content_of(archive), content(0, megabytes), manifest
         )
-        begun = await process.experiments.begin_submission(command, process.caller("user"))
+        begun = await process.submissions.begin(command, process.caller("user"))
         assert isinstance(begun, Submitting)
-        upload = await process.experiments.begin_archive(begun)
-        await process.experiments.receive_archive(begun, upload, chunks_of(archive, upload))
-        upload = await process.experiments.begin_model(begun)
-        await process.experiments.receive_model(begun, upload, chunks(0, megabytes, upload))
-        await process.experiments.accept(begun)
+        upload = await process.submissions.begin_archive(begun)
+        await process.submissions.receive_archive(begun, upload, chunks_of(archive, upload))
+        upload = await process.submissions.begin_model(begun)
+        await process.submissions.receive_model(begun, upload, chunks(0, megabytes, upload))
+        await process.submissions.accept(begun)
         loop = asyncio.create_task(director.start_experiment_execution_loop())
 
         async def collaborate(number: int, name: str) -> None:

@@ -16,11 +16,12 @@ from director.domain.messages import Content, Contribute, SubmitExperiment
 from director.domain.tensors import Manifest, payload_pieces
 from director.domain.types import ExperimentId, Tensors
 from director.effects import Clock, SeededEntropy
-from director.services.experiments import ExperimentView, Submitting
+from director.services.experiments import ExperimentView
 from director.services.process import Process
 from director.services.rounds import Work
 from director.services.runtime import Caller
 from director.services.steps import ReviewCallback, Steps
+from director.services.submissions import Submitting
 from director.services.uploads import Chunks
 from director.settings import Settings
 from director.store import leases
@@ -107,15 +108,15 @@ class World:
             manifest=Manifest.of(model),
             **more,
         )
-        experiments = self.process.experiments
-        begun = await experiments.begin_submission(command, caller)
+        submissions = self.process.submissions
+        begun = await submissions.begin(command, caller)
         if not isinstance(begun, Submitting):
             return begun
-        upload = await experiments.begin_archive(begun)
-        await experiments.receive_archive(begun, upload, chunks_of(data, upload))
-        upload = await experiments.begin_model(begun)
-        await experiments.receive_model(begun, upload, chunks_of(payload, upload))
-        return await experiments.accept(begun)
+        upload = await submissions.begin_archive(begun)
+        await submissions.receive_archive(begun, upload, chunks_of(data, upload))
+        upload = await submissions.begin_model(begun)
+        await submissions.receive_model(begun, upload, chunks_of(payload, upload))
+        return await submissions.accept(begun)
 
     async def admit(self) -> None:
         """Let admission decide once."""

@@ -18,6 +18,7 @@ from director.services.rounds import Rounds
 from director.services.runtime import Caller, Runtime
 from director.services.steps import ReviewCallback
 from director.services.streams import Streams
+from director.services.submissions import Submissions
 from director.settings import Settings
 from director.store import federations, schema
 from director.store.database import Database
@@ -39,7 +40,8 @@ class Process:
     ) -> None:
         """Build everything; nothing is connected yet."""
         self.runtime = Runtime(db, settings, entropy or SystemEntropy())
-        self.experiments = Experiments(self.runtime, reviewed=review is not None)
+        self.submissions = Submissions(self.runtime, reviewed=review is not None)
+        self.experiments = Experiments(self.runtime)
         self.envoys = Envoys(self.runtime)
         self.rounds = Rounds(self.runtime)
         self.streams = Streams(self.runtime)

@@ -8,6 +8,7 @@ from sqlalchemy import and_, bindparam, select
 
 from director.domain.messages import Contribute
 from director.domain.types import AssignmentState, BlobId, ExperimentId
+from director.errors import NotFound
 from director.store import stash
 from director.store.database import Transaction
 from director.store.stash import Blob
@@ -97,5 +98,14 @@ async def counted(tx: Transaction, experiment_id: ExperimentId, round_number: in
 
 
 async def blobs_of(tx: Transaction, inputs: list[Counted]) -> list[Blob]:
-    """Return the updates' blobs, in the order given."""
-    return [await stash.get(tx, each.blob_id) for each in inputs if each.blob_id is not None]
+    """Return the updates' blobs, in the order given.
+
+    Raises:
+        NotFound: the round has ended since, and its updates are gone.
+    """
+    found = []
+    for each in inputs:
+        if each.blob_id is None:
+            raise NotFound(f"the update of envoy {each.envoy!r} is gone: its round has ended")
+        found.append(await stash.get(tx, each.blob_id))
+    return found

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 
 from director.errors import InvalidArgument
-from director.services.experiments import Submitting
 from director.services.process import Process
 from director.services.runtime import Caller
+from director.services.submissions import Submitting
 from director.v1 import common_pb2, experiments_pb2, experiments_pb2_grpc
 from director.version import __version__
 from director.wire import codec, uploads, views
@@ -21,6 +21,7 @@ class ExperimentServicer(experiments_pb2_grpc.ExperimentServiceServicer):
     def __init__(self, process: Process) -> None:
         """Serve a process."""
         self._process = process
+        self._submissions = process.submissions
         self._experiments = process.experiments
         self._streams = process.streams
 
@@ -35,18 +36,18 @@ class ExperimentServicer(experiments_pb2_grpc.ExperimentServiceServicer):
         message = await uploads.first(requests, "submission")
         if message.WhichOneof("part") != "submission":
             raise InvalidArgument("the first message of the stream is the submission")
-        begun = await self._experiments.begin_submission(codec.submission(message.submission), self._caller(context))
+        begun = await self._submissions.begin(codec.submission(message.submission), self._caller(context))
         if isinstance(begun, Submitting):
             chunks = uploads.chunks(requests, chunk_of)
-            upload = await self._experiments.begin_archive(begun)
+            upload = await self._submissions.begin_archive(begun)
             if (wanted := uploads.wanted(upload)) is not None:
                 yield experiments_pb2.SubmitResponse(archive_wanted=wanted)
-            await self._experiments.receive_archive(begun, upload, chunks)
-            upload = await self._experiments.begin_model(begun)
+            await self._submissions.receive_archive(begun, upload, chunks)
+            upload = await self._submissions.begin_model(begun)
             if (wanted := uploads.wanted(upload)) is not None:
                 yield experiments_pb2.SubmitResponse(model_wanted=wanted)
-            await self._experiments.receive_model(begun, upload, chunks)
-            begun = await self._experiments.accept(begun)
+            await self._submissions.receive_model(begun, upload, chunks)
+            begun = await self._submissions.accept(begun)
         yield experiments_pb2.SubmitResponse(experiment=views.experiment(begun))
 
     async def Get(self, request: experiments_pb2.GetExperimentRequest, context: Context) -> experiments_pb2.Experiment:

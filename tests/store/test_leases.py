@@ -1,7 +1,6 @@
 """An experiment has one owner, who may write as long as nobody else was given it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -18,7 +17,6 @@ from director.store.database import Database, Hint
 from director.store.leases import Fence
 from tests.store.words import (
     LEASE,
-    SOON,
     change,
     claim,
     clone,
@@ -90,9 +88,7 @@ async def test_claimed_experiment_is_not_claimed_again(db: Database, free: Exper
     assert await rows(db, OWNERS) == [(free, "one", 1)]
 
 
-async def test_experiments_are_claimed_by_one_each_however_many_claim_at_once(
-    db: Database, free: ExperimentId
-) -> None:
+async def test_experiments_are_claimed_by_one_each_however_many_claim_at_once(db: Database, free: ExperimentId) -> None:
     everything = [free] + [await clone(db, free, f"clone {number}") for number in range(23)]
     await enter(db, *(f"d{number}" for number in range(6)))
 
@@ -272,7 +268,9 @@ async def test_owner_whose_experiment_was_taken_over_is_refused(db: Database, fr
 
 
 @pytest.mark.parametrize(
-    "state", [ExperimentState.CANCELLED, ExperimentState.FAILED, ExperimentState.FINISHED], ids=lambda state: state.value
+    "state",
+    [ExperimentState.CANCELLED, ExperimentState.FAILED, ExperimentState.FINISHED],
+    ids=lambda state: state.value,
 )
 async def test_ended_experiment_has_no_owner(db: Database, free: ExperimentId, state: ExperimentState) -> None:
     [fence], _ = await claim(db, "one")

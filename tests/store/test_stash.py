@@ -10,16 +10,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from director.domain.messages import Content
-from director.domain.types import BlobId
 from director.effects import ManualClock
 from director.errors import Corrupt, InvalidArgument, NotFound, Unavailable
 from director.services import uploads
 from director.store import stash
-from director.store.database import Database, Transaction
+from director.store.database import Database
 from director.store.opening import open_database
 from director.store.stash import Blob, Upload
-from tests.store.words import change, explained, holding, only_postgresql, only_sqlite, one, recorded_statements, rows
-from tests.store.words import waits
+from tests.store.words import (
+    change,
+    explained,
+    holding,
+    one,
+    only_postgresql,
+    only_sqlite,
+    recorded_statements,
+    rows,
+    waits,
+)
 from tests.world import World, chunks_of, content_of
 
 CHUNK = 4
@@ -450,9 +458,7 @@ async def test_sweep_passes_by_what_is_being_used(db: Database) -> None:
 
 @only_postgresql
 @pytest.mark.parametrize("what", [begin, seal], ids=["begin", "seal"])
-async def test_upload_that_is_given_up_meanwhile_is_seen_as_such(
-    db: Database, what: Callable[..., object]
-) -> None:
+async def test_upload_that_is_given_up_meanwhile_is_seen_as_such(db: Database, what: Callable[..., object]) -> None:
     upload = await begin(db)
     async with db.write("give up") as giving:
         await stash.give_up(giving, upload.blob_id)
@@ -510,7 +516,9 @@ async def test_chunks_can_be_read_from_any_on(db: Database) -> None:
 
 @only_sqlite
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.binary(max_size=40), chunk_bytes=st.integers(1, 17), ends=st.tuples(st.integers(0, 40), st.integers(0, 40)))
+@given(
+    data=st.binary(max_size=40), chunk_bytes=st.integers(1, 17), ends=st.tuples(st.integers(0, 40), st.integers(0, 40))
+)
 def test_any_part_of_any_blob_can_be_read(
     migrated_url: str, data: bytes, chunk_bytes: int, ends: tuple[int, int]
 ) -> None:

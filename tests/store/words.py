@@ -150,9 +150,7 @@ async def running(
     return view.experiment.id
 
 
-async def owned(
-    federation: World, name: str = "experiment", envoys: Sequence[str] = ("a", "b"), **more: Any
-) -> Fence:
+async def owned(federation: World, name: str = "experiment", envoys: Sequence[str] = ("a", "b"), **more: Any) -> Fence:
     """Have an experiment run, and claim it; no round is open yet."""
     await running(federation, name, envoys, **more)
     [fence] = await federation.claim()

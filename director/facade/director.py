@@ -7,15 +7,14 @@ import asyncio
 import hashlib
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from director.domain.envoys import Shard
-from director.domain.messages import Content, Heartbeat, SubmitExperiment
+from director.domain.messages import Heartbeat, SubmitExperiment
 from director.domain.tensors import Manifest, payload_pieces
-from director.domain.types import Array, ExperimentState, Tensors
+from director.domain.types import Array, Tensors
 from director.errors import (
     ExperimentNotFound,
     InvalidArgument,
@@ -24,18 +23,21 @@ from director.errors import (
     NotFound,
     ShardRejected,
 )
-from director.services.experiments import ExperimentView, Submitting
+from director.facade.dicts import as_shape, describe, progress, read_shard, status, write_shard
+from director.facade.pieces import file_pieces, measure, rechunked
+from director.services.experiments import ExperimentView
 from director.services.process import Process
 from director.services.runtime import Caller
 from director.services.steps import ReviewCallback
-from director.services.uploads import Chunks
+from director.services.submissions import Submitting
 from director.settings import Settings, load_settings
 from director.store import stash
 from director.store.opening import open_database
 
 log = logging.getLogger(__name__)
 
-PIECE = 1 << 20
+NOBODY = Caller("")
+EVERYBODY = Caller("", operator=True)
 
 
 class Director:
@@ -236,7 +238,7 @@ class Director:
         caller = self.process.caller(sender_name)
         identity = "\0".join([experiment_name, archive.digest, model.digest, *sorted(collaborator_names)])
         command = SubmitExperiment(
-            submission_id=await self.process.experiments.unused_id(
+            submission_id=await self.process.submissions.unused_id(
                 caller, hashlib.sha256(identity.encode()).hexdigest()[:48]
             ),
             name=experiment_name,
@@ -245,15 +247,15 @@ class Director:
             model=model,
             manifest=manifest,
         )
-        begun = await self.process.experiments.begin_submission(command, caller)
+        begun = await self.process.submissions.begin(command, caller)
         if isinstance(begun, Submitting):
-            upload = await self.process.experiments.begin_archive(begun)
+            upload = await self.process.submissions.begin_archive(begun)
             chunks = rechunked(file_pieces(path), upload)
-            await self.process.experiments.receive_archive(begun, upload, chunks)
-            upload = await self.process.experiments.begin_model(begun)
+            await self.process.submissions.receive_archive(begun, upload, chunks)
+            upload = await self.process.submissions.begin_model(begun)
             chunks = rechunked(payload_pieces(manifest, tensor_dict), upload)
-            await self.process.experiments.receive_model(begun, upload, chunks)
-            await self.process.experiments.accept(begun)
+            await self.process.submissions.receive_model(begun, upload, chunks)
+            await self.process.submissions.accept(begun)
         return True
 
     async def get_experiment_status(self, experiment_name: str, caller: str) -> str | None:
@@ -352,131 +354,3 @@ class Director:
             return await self.process.experiments.get(name, self.process.caller(caller))
         except ExperimentNotFound:
             return None
-
-
-NOBODY = Caller("")
-EVERYBODY = Caller("", operator=True)
-
-
-def as_shape(shape: Sequence[int | str] | None) -> tuple[int, ...] | None:
-    """Read a shape, whose lengths some clients write as text.
-
-    Raises:
-        InvalidArgument: a length is no whole number.
-    """
-    if shape is None:
-        return None
-    try:
-        return tuple(int(length) for length in shape)
-    except (TypeError, ValueError):
-        raise InvalidArgument(f"the shape {shape!r} is not a list of whole numbers") from None
-
-
-def read_shard(shard_info: Mapping[str, Any]) -> Shard:
-    """Read a shard from a dict.
-
-    Raises:
-        InvalidArgument: it names no envoy, or a shape is none.
-    """
-    try:
-        name = shard_info["node_info"]["name"]
-    except (KeyError, TypeError):
-        raise InvalidArgument("shard_info has no name at node_info.name") from None
-    return Shard(
-        envoy=name,
-        description=shard_info.get("shard_description", ""),
-        samples=int(shard_info.get("n_samples", 0)),
-        sample_shape=as_shape(shard_info.get("sample_shape", ())) or (),
-        target_shape=as_shape(shard_info.get("target_shape", ())) or (),
-    )
-
-
-def write_shard(shard: Shard) -> dict[str, Any]:
-    """Write a shard as a dict."""
-    return {
-        "node_info": {"name": shard.envoy},
-        "shard_description": shard.description,
-        "n_samples": shard.samples,
-        "sample_shape": list(shard.sample_shape),
-        "target_shape": list(shard.target_shape),
-    }
-
-
-def status(state: ExperimentState) -> str:
-    """Return a state under the name that the world knows: it has no word for cancelled."""
-    return ExperimentState.FAILED.value if state is ExperimentState.CANCELLED else state.value
-
-
-def progress(view: ExperimentView) -> float:
-    """Return which share of its rounds an experiment has done."""
-    return view.experiment.last_model / view.experiment.plan.rounds
-
-
-def describe(view: ExperimentView) -> dict[str, Any]:
-    """Write an experiment as a dict."""
-    experiment = view.experiment
-    trained = "ready" if experiment.last_model else "pending"
-    return {
-        "name": experiment.name,
-        "status": status(experiment.state),
-        "progress": progress(view),
-        "current_round": experiment.round,
-        "total_rounds": experiment.plan.rounds,
-        "download_statuses": {
-            "models": [
-                {"name": "best", "status": trained},
-                {"name": "last", "status": trained},
-                {"name": "init", "status": "ready"},
-            ],
-            "logs": [{"name": "aggregator", "status": "ready"}],
-        },
-        "collaborators": [
-            {
-                "name": each.envoy,
-                "status": each.state.value,
-                "progress": progress(view),
-                "round": experiment.round,
-                "current_task": "",
-                "next_task": "",
-            }
-            for each in view.collaborators
-        ],
-        "tasks": [{"name": task.name, "description": task.function} for task in experiment.plan.tasks],
-    }
-
-
-def file_pieces(path: Path) -> Iterator[bytes]:
-    """Yield a file's bytes.
-
-    Raises:
-        InvalidArgument: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(PIECE):
-                yield piece
-    except OSError as error:
-        raise InvalidArgument(f"the archive {path} cannot be read: {error.strerror}") from error
-
-
-def measure(pieces: Iterator[bytes] | Iterator[memoryview]) -> Content:
-    """Return the identity of bytes."""
-    digest, size = hashlib.sha256(), 0
-    for piece in pieces:
-        digest.update(piece)
-        size += len(piece)
-    return Content(size, digest.hexdigest())
-
-
-async def rechunked(pieces: Iterator[bytes] | Iterator[memoryview], upload: stash.Upload) -> Chunks:
-    """Cut bytes into the chunks that an upload still misses."""
-    rest, number = bytearray(), 0
-    for piece in pieces:
-        rest += piece
-        while len(rest) >= upload.chunk_bytes:
-            if upload.missing is not None and number >= upload.missing:
-                yield number, bytes(rest[: upload.chunk_bytes])
-            del rest[: upload.chunk_bytes]
-            number += 1
-    if rest and upload.missing is not None and number >= upload.missing:
-        yield number, bytes(rest)

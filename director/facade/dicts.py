@@ -1,0 +1,96 @@
+"""What the facade takes and gives as dicts, in the keys that the director's users have always known."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from director.domain.envoys import Shard
+from director.domain.types import ExperimentState
+from director.errors import InvalidArgument
+from director.services.experiments import ExperimentView
+
+
+def as_shape(shape: Sequence[int | str] | None) -> tuple[int, ...] | None:
+    """Read a shape, whose lengths some clients write as text.
+
+    Raises:
+        InvalidArgument: a length is no whole number.
+    """
+    if shape is None:
+        return None
+    try:
+        return tuple(int(length) for length in shape)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"the shape {shape!r} is not a list of whole numbers") from None
+
+
+def read_shard(shard_info: Mapping[str, Any]) -> Shard:
+    """Read a shard from a dict.
+
+    Raises:
+        InvalidArgument: it names no envoy, or a shape is none.
+    """
+    try:
+        name = shard_info["node_info"]["name"]
+    except (KeyError, TypeError):
+        raise InvalidArgument("shard_info has no name at node_info.name") from None
+    return Shard(
+        envoy=name,
+        description=shard_info.get("shard_description", ""),
+        samples=int(shard_info.get("n_samples", 0)),
+        sample_shape=as_shape(shard_info.get("sample_shape", ())) or (),
+        target_shape=as_shape(shard_info.get("target_shape", ())) or (),
+    )
+
+
+def write_shard(shard: Shard) -> dict[str, Any]:
+    """Write a shard as a dict."""
+    return {
+        "node_info": {"name": shard.envoy},
+        "shard_description": shard.description,
+        "n_samples": shard.samples,
+        "sample_shape": list(shard.sample_shape),
+        "target_shape": list(shard.target_shape),
+    }
+
+
+def status(state: ExperimentState) -> str:
+    """Return a state under the name that the world knows: it has no word for cancelled."""
+    return ExperimentState.FAILED.value if state is ExperimentState.CANCELLED else state.value
+
+
+def progress(view: ExperimentView) -> float:
+    """Return which share of its rounds an experiment has done."""
+    return view.experiment.last_model / view.experiment.plan.rounds
+
+
+def describe(view: ExperimentView) -> dict[str, Any]:
+    """Write an experiment as a dict."""
+    experiment = view.experiment
+    trained = "ready" if experiment.last_model else "pending"
+    return {
+        "name": experiment.name,
+        "status": status(experiment.state),
+        "progress": progress(view),
+        "current_round": experiment.round,
+        "total_rounds": experiment.plan.rounds,
+        "download_statuses": {
+            "models": [
+                {"name": "best", "status": trained},
+                {"name": "last", "status": trained},
+                {"name": "init", "status": "ready"},
+            ],
+            "logs": [{"name": "aggregator", "status": "ready"}],
+        },
+        "collaborators": [
+            {
+                "name": each.envoy,
+                "status": each.state.value,
+                "progress": progress(view),
+                "round": experiment.round,
+                "current_task": "",
+                "next_task": "",
+            }
+            for each in view.collaborators
+        ],
+        "tasks": [{"name": task.name, "description": task.function} for task in experiment.plan.tasks],
+    }

@@ -1,0 +1,223 @@
+"""Submitting an experiment: checked before its bytes are sent, received part by part, made an experiment once."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from director.domain import plan as plans
+from director.domain.messages import Event, EventKind, SubmitExperiment
+from director.domain.names import check_name, check_submission_id
+from director.domain.plan import Plan
+from director.domain.tensors import check_finite
+from director.errors import AlreadyExists, Forbidden, InvalidArgument, MessageTooLarge
+from director.services import archives, uploads
+from director.services.experiments import ExperimentView, view
+from director.services.runtime import Caller, Runtime
+from director.services.uploads import Chunks
+from director.store import clock, envoys, events, experiments, models, queues, stash
+from director.store.database import Transaction
+from director.store.stash import Upload
+
+MAX_PRIORITY = 100
+
+
+@dataclass(slots=True)
+class Submitting:
+    """A submission in progress, of one caller; its plan is known once the archive has been read."""
+
+    command: SubmitExperiment
+    caller: Caller
+    plan: Plan | None = None
+
+    @property
+    def key(self) -> str:
+        """The submission's identity: nobody can meddle with another user's."""
+        return f"{self.caller.name}/{self.command.submission_id}"
+
+    def purpose(self, part: str) -> str:
+        """What the blob of a part is for."""
+        return f"submission/{self.key}/{part}"
+
+
+class Submissions:
+    """The use cases of submissions, in the order in which they are called."""
+
+    def __init__(self, runtime: Runtime, *, reviewed: bool = False) -> None:
+        """Serve; with `reviewed` each submission waits for the review callback."""
+        self._runtime = runtime
+        self._db = runtime.db
+        self._reviewed = reviewed
+
+    async def begin(self, command: SubmitExperiment, caller: Caller) -> ExperimentView | Submitting:
+        """Check a submission before its bytes are sent; one that was stored already is answered as it is.
+
+        Raises:
+            InvalidArgument: a bad name, no or unknown collaborators, a bad priority, a model of the wrong size.
+            AlreadyExists: the name is taken, or the id was used for something else.
+            MessageTooLarge: the archive or the model is larger than the settings allow.
+        """
+        check_submission_id(command.submission_id)
+        check_name("the experiment's name", command.name)
+        check_name("the caller's name", caller.name)
+        for user in command.users:
+            check_name("a user's name", user)
+        self._check_sizes(command)
+        if abs(command.priority) > MAX_PRIORITY:
+            raise InvalidArgument(f"priority {command.priority} is not between -{MAX_PRIORITY} and {MAX_PRIORITY}")
+        if command.priority > 0 and not caller.operator:
+            raise Forbidden("only operators submit with a priority above 0")
+        submitting = Submitting(command, caller)
+        async with self._db.read() as tx:
+            stored = await self._stored(tx, submitting)
+            if stored is not None:
+                return stored
+            if await experiments.name_taken(tx, command.name):
+                raise AlreadyExists(f"an experiment named {command.name!r} exists already; pick another name")
+            await check_collaborators(tx, command.collaborators)
+        return submitting
+
+    def _check_sizes(self, command: SubmitExperiment) -> None:
+        settings = self._runtime.settings
+        for what, size, limit in (
+            ("archive", command.archive.size_bytes, settings.max_archive_bytes),
+            ("model", command.model.size_bytes, settings.max_model_bytes),
+        ):
+            if size > limit:
+                raise MessageTooLarge(f"the {what} has {size} bytes; this director takes at most {limit}")
+        if command.archive.size_bytes == 0:
+            raise InvalidArgument("the archive is empty; send a zip file with plan/plan.yaml")
+        if command.model.size_bytes != command.manifest.size_bytes:
+            raise InvalidArgument(
+                f"the model has {command.model.size_bytes} bytes, its manifest says {command.manifest.size_bytes}"
+            )
+
+    async def _stored(self, tx: Transaction, submitting: Submitting) -> ExperimentView | None:
+        found = await experiments.by_submission(tx, submitting.key)
+        if found is None:
+            return None
+        if found.removed_at is not None:
+            raise AlreadyExists(
+                f"the experiment of submission {submitting.command.submission_id!r} was removed; take a new id"
+            )
+        view = ExperimentView(found, await queues.of_experiment(tx, found.id))
+        command = submitting.command
+        same = (
+            found.name == command.name
+            and found.manifest == command.manifest
+            and [each.envoy for each in view.collaborators] == sorted(command.collaborators)
+            and await experiments.holds(tx, found.id, archive=command.archive, model=command.model)
+        )
+        if not same:
+            raise AlreadyExists(f"submission {command.submission_id!r} was used for another content; take a new id")
+        return view
+
+    async def begin_archive(self, submitting: Submitting) -> Upload:
+        """Begin, or go on with, the upload of the archive."""
+        return await uploads.begin(self._runtime, submitting.purpose("archive"), submitting.command.archive)
+
+    async def receive_archive(self, submitting: Submitting, upload: Upload, chunks: Chunks) -> None:
+        """Receive the archive."""
+        content = submitting.command.archive
+        await uploads.receive(self._runtime, upload, content, chunks, check=uploads.accept_anything)
+
+    async def begin_model(self, submitting: Submitting) -> Upload:
+        """Begin, or go on with, the upload of the model; the archive has arrived and holds a good plan.
+
+        Raises:
+            InvalidArchive, InvalidPlan: it does not; the upload is given up.
+        """
+        await self._plan(submitting)
+        return await uploads.begin(self._runtime, submitting.purpose("model"), submitting.command.model)
+
+    async def receive_model(self, submitting: Submitting, upload: Upload, chunks: Chunks) -> None:
+        """Receive the model.
+
+        Raises:
+            TensorMismatch: it holds NaN or infinity.
+        """
+        manifest = submitting.command.manifest
+
+        def check(start: int, data: bytes) -> None:
+            check_finite(manifest, data, start=start)
+
+        await uploads.receive(self._runtime, upload, submitting.command.model, chunks, check=check)
+
+    async def _plan(self, submitting: Submitting) -> Plan:
+        if submitting.plan is not None:
+            return submitting.plan
+        async with self._db.read() as tx:
+            archive = await stash.find(tx, submitting.purpose("archive"))
+        try:
+            plan = await archives.read_plan(self._runtime, archive)
+            plans.check_collaborators(plan, submitting.command.collaborators)
+        except InvalidArgument:
+            async with self._db.write("refuse submission") as tx:
+                await stash.give_up(tx, archive.id)
+            raise
+        submitting.plan = plan
+        return plan
+
+    async def accept(self, submitting: Submitting) -> ExperimentView:
+        """Make an experiment of a submission whose bytes have all arrived; once, however often it is called.
+
+        Raises:
+            AlreadyExists: the name was taken meanwhile.
+            Unavailable: the bytes are not there any more; send the submission again.
+        """
+        plan, command = await self._plan(submitting), submitting.command
+        review_due = self._reviewed and not plan.manual_review
+        async with self._db.write("submit") as tx:
+            stored = await self._stored(tx, submitting)
+            if stored is not None:
+                return stored
+            await check_collaborators(tx, command.collaborators)
+            time = await clock.now(tx)
+            archive = await stash.take(tx, submitting.purpose("archive"), command.archive)
+            model = await stash.take(tx, submitting.purpose("model"), command.model)
+            experiment_id = await experiments.add(
+                tx,
+                command,
+                owner=submitting.caller.name,
+                key=submitting.key,
+                plan=plan,
+                archive=archive,
+                seed=self._runtime.entropy.seed(),
+                review_due=review_due,
+                review_deadline=time.now + self._runtime.settings.review_deadline.total_seconds()
+                if review_due
+                else None,
+            )
+            await queues.add(tx, experiment_id, command.collaborators)
+            await models.add(tx, experiment_id, 0, model)
+            details = {"name": command.name, "rounds": plan.rounds, "collaborators": sorted(command.collaborators)}
+            await events.append(
+                tx, experiment_id, Event(EventKind.EXPERIMENT_SUBMITTED, submitting.caller.name, details=details)
+            )
+            tx.wake(("claim" if review_due else "admission", 0))
+            return await view(tx, await experiments.get(tx, experiment_id))
+
+    async def unused_id(self, caller: Caller, stem: str) -> str:
+        """Return a submission id that is the same for the same content, until the experiment made of it was removed."""
+        async with self._db.read() as tx:
+            for number in itertools.count():
+                found = await experiments.by_submission(tx, f"{caller.name}/{stem}-{number}")
+                if found is None or found.removed_at is None:
+                    return f"{stem}-{number}"
+        raise AssertionError("numbers do not end")
+
+
+async def check_collaborators(tx: Transaction, names: Sequence[str]) -> None:
+    """Refuse collaborators that are none, twice, or not registered.
+
+    Raises:
+        InvalidArgument: the text names them.
+    """
+    if not names:
+        raise InvalidArgument("an experiment needs at least one collaborator")
+    for name in names:
+        check_name("a collaborator's name", name)
+    if len(set(names)) < len(names):
+        raise InvalidArgument("a collaborator is named twice")
+    known = await envoys.registered(tx, names)
+    if unknown := sorted(set(names) - known):
+        raise InvalidArgument(f"no envoy is registered under the name {', '.join(map(repr, unknown))}")

@@ -95,7 +95,7 @@ class Rounds:
         assignment = await rounds.assignment(tx, experiment_id, envoy)
         if assignment is None or not assignment.open or not assignment.todo:
             return None
-        if not assignment.given or collaborator.state is not CollaboratorState.WORKING:
+        if assignment.given_at is None or collaborator.state is not CollaboratorState.WORKING:
             return assignment
         return await work(tx, experiment, assignment)
 
@@ -110,7 +110,7 @@ class Rounds:
             await queues.start_working(tx, experiment_id, envoy)
             details = {"round": answer.round_number, "tasks": answer.todo, "attempt": attempt}
             await events.append(tx, experiment_id, Event(EventKind.TASKS_GIVEN, envoy, details=details))
-            if not answer.given:
+            if answer.given_at is None:
                 tx.wake(("experiment", experiment_id))
             return found
 
@@ -141,7 +141,8 @@ class Rounds:
             stored = await contributions.find(tx, command)
             if stored is not None:
                 return stored
-            experiment, assignment = await self._check(tx, command)
+            experiment = await experiments.get(tx, ExperimentId(command.experiment_id))
+            assignment = await self._check(tx, command)
         if assignment is None or not assignment.open:
             await self._refuse_late(command)
         check_result(command, experiment.plan, experiment.manifest)
@@ -149,15 +150,14 @@ class Rounds:
             return None
         return await uploads.begin(self._runtime, purpose(command), command.update)
 
-    async def _check(self, tx: Transaction, command: Contribute) -> tuple[Experiment, Assignment | None]:
+    async def _check(self, tx: Transaction, command: Contribute) -> Assignment | None:
         experiment_id = ExperimentId(command.experiment_id)
         await queues.get(tx, experiment_id, command.envoy, attempt=command.attempt)
-        experiment = await experiments.get(tx, experiment_id)
         assignment = await rounds.assignment(tx, experiment_id, command.envoy, round_number=command.round_number)
         if assignment is not None and command.task not in assignment.tasks:
             asked = ", ".join(assignment.tasks)
             raise InvalidArgument(f"{command.task!r} is not a task of round {command.round_number}; asked were {asked}")
-        return experiment, assignment
+        return assignment
 
     async def receive_update(self, command: Contribute, upload: Upload, chunks: Chunks) -> None:
         """Receive the update's bytes.
@@ -188,20 +188,23 @@ class Rounds:
             stored = await contributions.find(tx, command)
             if stored is not None:
                 return stored
-            _, assignment = await self._check(tx, command)
-            late = experiment.state is not ExperimentState.IN_PROGRESS or assignment is None or not assignment.open
-            if not late:
+            assignment = await self._check(tx, command)
+            if experiment.state is not ExperimentState.IN_PROGRESS or assignment is None or not assignment.open:
+                late = True
+            else:
                 check_result(command, experiment.plan, experiment.manifest)
-                await self._store(tx, experiment, command)
+                await self._store(tx, experiment, assignment, command)
         if late:
             await self._refuse_late(command)
         return Stored(None if command.update is None else command.update.digest)
 
-    async def _store(self, tx: Transaction, experiment: Experiment, command: Contribute) -> None:
+    async def _store(
+        self, tx: Transaction, experiment: Experiment, assignment: Assignment, command: Contribute
+    ) -> None:
         update: Blob | None = None
         if command.update is not None:
             update = await stash.take(tx, purpose(command), command.update)
-        await contributions.add(tx, command, update)
+        await contributions.add(tx, command, update, given_at=assignment.given_at)
         measured = [
             Measured(command.round_number, command.envoy, command.task, name, value)
             for name, value in sorted(command.metrics.items())

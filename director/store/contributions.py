@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import and_, bindparam, select
 
@@ -17,11 +16,6 @@ from director.store.tables import assignments, contributions
 K = contributions.c
 OF_ROUND = K.experiment_id == bindparam("of_experiment"), K.round == bindparam("of_round")
 HELD = select(K.digest).where(*OF_ROUND, K.envoy == bindparam("of_envoy"), K.task == bindparam("of_task"))
-GIVEN = select(assignments.c.given_at).where(
-    assignments.c.experiment_id == bindparam("of_experiment"),
-    assignments.c.round == bindparam("of_round"),
-    assignments.c.envoy == bindparam("of_envoy"),
-)
 COUNTED = (
     select(K.envoy, K.task, K.samples, K.blob_id)
     .join(
@@ -45,23 +39,19 @@ class Stored:
 
 async def find(tx: Transaction, command: Contribute) -> Stored | None:
     """Return what is held already under the same key."""
-    row = (await tx.execute(HELD, key_of(command) | {"of_task": command.task})).first()
-    return Stored(row.digest) if row is not None else None
-
-
-def key_of(command: Contribute) -> dict[str, Any]:
-    """Return whose result it is, and of which round."""
-    return {
+    key = {
         "of_experiment": command.experiment_id,
         "of_round": command.round_number,
         "of_envoy": command.envoy,
+        "of_task": command.task,
     }
+    row = (await tx.execute(HELD, key)).first()
+    return Stored(row.digest) if row is not None else None
 
 
-async def add(tx: Transaction, command: Contribute, update: Blob | None) -> bool:
-    """Enter a contribution; False if its key is held. The caller holds the experiment's row."""
+async def add(tx: Transaction, command: Contribute, update: Blob | None, *, given_at: datetime | None = None) -> bool:
+    """Enter a contribution to tasks given at some instant; False if its key is held. The caller holds the row."""
     now = await tx.now()
-    given_at: datetime | None = (await tx.execute(GIVEN, key_of(command))).scalar_one()
     row = {
         "experiment_id": command.experiment_id,
         "round": command.round_number,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Double, Update, and_, bindparam, func, select, update
@@ -123,7 +124,7 @@ class Assignment:
     tasks: Sequence[str]
     done: frozenset[str]
     state: AssignmentState
-    given: bool
+    given_at: datetime | None
 
     @property
     def open(self) -> bool:
@@ -150,7 +151,7 @@ async def assignment(
         return None
     done = await tx.execute(DONE, which | {"of_round": row.round})
     tasks = frozenset(each.task for each in done)
-    return Assignment(row.round, row.kind, row.round_state, row.tasks, tasks, row.state, row.given_at is not None)
+    return Assignment(row.round, row.kind, row.round_state, row.tasks, tasks, row.state, row.given_at)
 
 
 async def give(tx: Transaction, experiment_id: ExperimentId, round_number: int, envoy: str) -> None:

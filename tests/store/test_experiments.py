@@ -57,17 +57,17 @@ async def test_experiment_is_read_as_it_was_submitted(federation: World) -> None
 
 async def test_name_is_taken_until_the_experiment_is_removed(federation: World, pending: ExperimentId) -> None:
     with pytest.raises(AlreadyExists, match="pick another name"):
-        await federation.submit(submission_id="another")
+        await federation.submit(submission_id="another-one")
 
     await end(federation.db, pending, S.CANCELLED)
     with pytest.raises(AlreadyExists):
-        await federation.submit(submission_id="another")
+        await federation.submit(submission_id="another-one")
     async with federation.db.write("remove") as tx:
         await models.drop_all(tx, pending)
         assert await experiments.remove(tx, pending)
         assert not await experiments.name_taken(tx, "experiment")
 
-    again = await federation.submit(submission_id="another")
+    again = await federation.submit(submission_id="another-one")
     assert again.experiment.id != pending
 
 
@@ -86,7 +86,7 @@ async def test_two_submissions_of_one_name_at_once_are_one_experiment(federation
     await federation.register("a", "b")
 
     outcomes = await asyncio.gather(
-        *(federation.submit(submission_id=f"id{number}") for number in range(4)), return_exceptions=True
+        *(federation.submit(submission_id=f"submission-{number}") for number in range(4)), return_exceptions=True
     )
 
     refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -280,9 +280,7 @@ async def test_unknown_experiment_can_be_neither_read_nor_locked(db: Database) -
         "director_id = 'nobody'",
     ],
 )
-async def test_row_that_breaks_an_invariant_is_refused(
-    federation: World, pending: ExperimentId, wrong: str
-) -> None:
+async def test_row_that_breaks_an_invariant_is_refused(federation: World, pending: ExperimentId, wrong: str) -> None:
     with pytest.raises(IntegrityError):
         await change(federation.db, f"UPDATE experiments SET {wrong}")
 

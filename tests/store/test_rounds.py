@@ -75,7 +75,7 @@ async def test_round_is_open_for_whom_it_asked(db: Database, fence: Fence) -> No
     )
     assert found.deadline == pytest.approx(timedelta(hours=24).total_seconds())
     assert mine is not None
-    assert (mine.open, mine.todo, mine.given) == (True, ["train", "validate"], False)
+    assert (mine.open, mine.todo, mine.given_at) == (True, ["train", "validate"], None)
     assert strangers is None
     assert await one(db, ROUND, number=1) == ("collecting", 3, None, None, None, None, None)
 

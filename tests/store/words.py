@@ -106,6 +106,7 @@ async def crowd(db: Database, experiment_id: int) -> None:
         "SELECT 'e' || n, '', 1, '[]', '[]', now(), now() FROM generate_series(1, 3000) n",
         "INSERT INTO collaborators (experiment_id, envoy, state, attempt, ended_at) "
         "SELECT :id, 'e' || n, 'released', 1, now() FROM generate_series(1, 3000) n",
+        "INSERT INTO metrics SELECT id, 1, 1, 'a', 'train', 'loss', 0.5, now() FROM experiments WHERE id > 1000",
         "ANALYZE",
     ):
         await change(db, statement, **({"id": experiment_id} if ":id" in statement else {}))

@@ -1,0 +1,148 @@
+"""Uptime is kept as stretches of time, each within one month, without a row per heartbeat."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from director.domain.messages import Heartbeat
+from director.effects import ManualClock
+from director.store import federations, sessions
+from tests.store.words import LEASE, holding, live, one, only_postgresql, rows
+from tests.world import World
+
+SESSIONS = "SELECT envoy, month, online_seconds, offline_at IS NULL FROM envoy_sessions ORDER BY id"
+KINDS = "SELECT kind FROM events WHERE stream = 0 AND actor = 'a' ORDER BY seq"
+PERIOD = 60.0
+ABSENT = 2 * PERIOD + 1
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock shortly before the end of a month."""
+    return ManualClock(datetime(2030, 1, 31, 23, 0, tzinfo=UTC))
+
+
+async def reconcile(federation: World) -> bool:
+    async with federation.db.write("sessions") as tx:
+        return await sessions.reconcile(tx, lease=LEASE)
+
+
+async def beat(federation: World, clock: ManualClock, seconds: float) -> None:
+    """Let time pass in which envoy a sends its heartbeats and the sessions are looked at."""
+    for _ in range(int(seconds // PERIOD)):
+        await live(federation, clock, PERIOD)
+        await federation.process.envoys.heartbeat(Heartbeat("a", False))
+        await reconcile(federation)
+
+
+async def test_session_begins_with_the_registration_and_follows_the_heartbeats(
+    timed: World, clock: ManualClock
+) -> None:
+    await timed.register("a")
+
+    await beat(timed, clock, 5 * PERIOD)
+
+    [(envoy, month, seconds, is_open)] = await rows(timed.db, SESSIONS)
+    assert (envoy, month, is_open) == ("a", "2030-01", 1)
+    assert seconds == pytest.approx(5 * PERIOD, abs=0.01)
+    assert await rows(timed.db, KINDS) == ["shard_registered", "envoy_online"]
+
+
+async def test_silent_envoys_session_ends_where_it_was_heard_of_last(timed: World, clock: ManualClock) -> None:
+    await timed.register("a")
+    await beat(timed, clock, 2 * PERIOD)
+    await live(timed, clock, ABSENT)
+
+    assert not await reconcile(timed)
+    assert not await reconcile(timed)
+
+    [(_, _, seconds, is_open)] = await rows(timed.db, SESSIONS)
+    assert (seconds, is_open) == (pytest.approx(2 * PERIOD, abs=0.01), 0)
+    assert await rows(timed.db, KINDS) == ["shard_registered", "envoy_online", "envoy_offline"]
+
+
+async def test_envoy_that_is_back_begins_another_session(timed: World, clock: ManualClock) -> None:
+    await timed.register("a")
+    await live(timed, clock, ABSENT)
+    await reconcile(timed)
+    await timed.process.envoys.heartbeat(Heartbeat("a", False))
+
+    assert await reconcile(timed)
+
+    assert [(month, is_open) for _, month, _, is_open in await rows(timed.db, SESSIONS)] == [
+        ("2030-01", 0),
+        ("2030-01", 1),
+    ]
+    assert (await rows(timed.db, KINDS))[-2:] == ["envoy_offline", "envoy_online"]
+
+
+async def test_session_is_cut_where_a_month_ends(timed: World, clock: ManualClock) -> None:
+    await timed.register("a")
+
+    await beat(timed, clock, 90 * PERIOD)
+
+    found = await rows(timed.db, "SELECT month, online_at, offline_at, online_seconds FROM report_envoy_uptime")
+    [(january, _, cut, first), (february, begun, _, second)] = sorted(found, key=lambda row: str(row[0]))
+    assert (january, february) == ("2030-01", "2030-02")
+    assert str(cut)[:19] == str(begun)[:19] == "2030-02-01 00:00:00"
+    assert (first, second) == (3600.0, pytest.approx(30 * PERIOD, abs=PERIOD))
+    assert await rows(timed.db, KINDS) == ["shard_registered", "envoy_online"]
+
+
+async def test_outage_of_the_director_does_not_end_a_session(timed: World, clock: ManualClock) -> None:
+    await timed.register("a")
+    clock.advance(timedelta(minutes=30))
+    await timed.process.ticker.tick()
+
+    await reconcile(timed)
+
+    assert [is_open for *_, is_open in await rows(timed.db, SESSIONS)] == [1]
+
+
+async def test_nothing_is_decided_about_sessions_before_an_outage_is_accounted_for(
+    timed: World, clock: ManualClock
+) -> None:
+    await timed.register("a")
+    await live(timed, clock, ABSENT)
+    clock.advance(timedelta(minutes=30))
+
+    await timed.process.housekeeping.look_at_sessions()
+    assert [is_open for *_, is_open in await rows(timed.db, SESSIONS)] == [1]
+
+    await timed.process.ticker.tick()
+    await timed.process.housekeeping.look_at_sessions()
+    assert [is_open for *_, is_open in await rows(timed.db, SESSIONS)] == [0]
+
+
+async def test_envoy_has_one_open_session(timed: World) -> None:
+    await timed.register("a")
+
+    async def open_one() -> bool:
+        async with timed.db.write("open") as tx:
+            return await sessions.open_one(tx, "a")
+
+    assert not any(await asyncio.gather(*(open_one() for _ in range(4))))
+    assert await one(timed.db, "SELECT count(*) FROM envoy_sessions") == 1
+
+
+async def test_open_session_is_not_written_at_every_look(timed: World, clock: ManualClock) -> None:
+    await timed.register("a")
+    before = await one(timed.db, "SELECT last_seen_at FROM envoy_sessions")
+    clock.advance(timedelta(seconds=5))
+    await timed.process.envoys.heartbeat(Heartbeat("a", False))
+
+    await reconcile(timed)
+
+    assert await one(timed.db, "SELECT last_seen_at FROM envoy_sessions") == before
+
+
+@only_postgresql
+async def test_sessions_are_left_to_whoever_looks_at_them(timed: World, clock: ManualClock) -> None:
+    await timed.register("a")
+    await live(timed, clock, ABSENT)
+    lock = "SELECT name FROM duties WHERE name = :name FOR NO KEY UPDATE"
+    async with holding(timed.db, lock, name=federations.SESSIONS):
+        await asyncio.wait_for(timed.process.housekeeping.look_at_sessions(), 2)
+
+    assert [is_open for *_, is_open in await rows(timed.db, SESSIONS)] == [1]

@@ -48,24 +48,30 @@ def engine_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def database_url(engine_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(engine_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database."""
     if engine_kind == "sqlite":
-        return f"sqlite:///{tmp_path / 'director.db'}"
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return asyncio.run(server.create_database(f"empty_{next(NUMBERS)}"))
+        yield f"sqlite:///{tmp_path / 'director.db'}"
+    else:
+        yield from lent(request.getfixturevalue("postgres"), "template1")
 
 
 @pytest.fixture
-def migrated_url(engine_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def migrated_url(engine_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database with the schema, and nothing in it."""
     if engine_kind == "sqlite":
         path = tmp_path / "director.db"
         shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
-        return f"sqlite:///{path}"
-    template: str = request.getfixturevalue("migrated_postgres")
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return asyncio.run(server.create_database(f"test_{next(NUMBERS)}", template=template))
+        yield f"sqlite:///{path}"
+    else:
+        yield from lent(request.getfixturevalue("postgres"), request.getfixturevalue("migrated_postgres"))
+
+
+def lent(server: PostgresServer, template: str) -> Iterator[str]:
+    """Lend a database for the length of a test."""
+    name = f"test_{next(NUMBERS)}"
+    yield asyncio.run(server.create_database(name, template=template))
+    server.give_back(name)
 
 
 @pytest.fixture

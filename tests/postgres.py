@@ -37,6 +37,7 @@ class PostgresServer:
         self._run([self._bin / "initdb", "-D", self.home / "data", *flags])
         self._process: subprocess.Popen[bytes] | None = None
         self._options: tuple[str, ...] = ()
+        self._given_back: list[str] = []
 
     def _run(self, command: list[Any]) -> None:
         subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL, **self._drop)
@@ -112,13 +113,21 @@ class PostgresServer:
         return f"postgresql://postgres@/{database}?host={self.home}"
 
     async def create_database(self, name: str, *, template: str = "template1") -> str:
-        """Create a database and return its URL."""
+        """Create a database and return its URL; those that were given back go now."""
         connection = await asyncpg.connect(self.url("postgres"))
+        # Twice as fast where nothing waits for the disk, and known since version 15.
+        strategy = "STRATEGY file_copy" if connection.get_server_version().major >= 15 else ""
         try:
-            await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+            while self._given_back:
+                await connection.execute(f'DROP DATABASE "{self._given_back.pop()}" WITH (FORCE)')
+            await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {strategy}')
         finally:
             await connection.close()
         return self.url(name)
+
+    def give_back(self, name: str) -> None:
+        """Have a database dropped together with the making of the next one: memory is not for ever."""
+        self._given_back.append(name)
 
 
 def parent() -> Path | None:

@@ -43,12 +43,11 @@ RESEARCHER = Caller("researcher")
 
 
 def archive_of(plan: str = PLAN, **files: str) -> bytes:
-    """Return a workspace archive with a plan."""
+    """Return a workspace archive with a plan; the same bytes each time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("plan/plan.yaml", plan)
-        for name, text in files.items():
-            archive.writestr(name, text)
+        for name, text in {"plan/plan.yaml": plan, **files}.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
     return buffer.getvalue()
 
 
@@ -214,7 +213,8 @@ async def world(
     process = Process(
         open_database(url, clock=clock), Settings(database=url, **chosen), entropy=SeededEntropy(seed), review=review
     )
-    await process.open()
+    process.presence.lock_file()
+    await process.presence.enter()
     try:
         yield World(process)
     finally:

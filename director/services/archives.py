@@ -27,6 +27,11 @@ async def read_plan(runtime: Runtime, archive: Blob) -> Plan:
     return plans.parse(parse_yaml(await read_plan_text(runtime, archive)))
 
 
+async def plan_of_file(file: IO[bytes]) -> Plan:
+    """Check an archive in a file and return its plan, as `read_plan` does."""
+    return plans.parse(parse_yaml(await asyncio.to_thread(extract_plan, file)))
+
+
 async def read_plan_text(runtime: Runtime, archive: Blob) -> str:
     """Check an archive and return the text of its plan; it is copied to a temporary file, never into memory."""
     with tempfile.TemporaryFile(prefix="director-archive-") as file:

@@ -1,8 +1,10 @@
 """Submitting an experiment: checked before its bytes are sent, received part by part, made an experiment once."""
 
 import itertools
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from director.domain import plan as plans
 from director.domain.messages import Event, EventKind, SubmitExperiment
@@ -28,6 +30,7 @@ class Submitting:
     command: SubmitExperiment
     caller: Caller
     plan: Plan | None = None
+    archive: IO[bytes] | None = None
 
     @property
     def key(self) -> str:
@@ -118,7 +121,19 @@ class Submissions:
     async def receive_archive(self, submitting: Submitting, upload: Upload, chunks: Chunks) -> None:
         """Receive the archive."""
         content = submitting.command.archive
-        await uploads.receive(self._runtime, upload, content, chunks, check=uploads.accept_anything)
+        if upload.missing != 0:
+            await uploads.receive(self._runtime, upload, content, chunks, check=uploads.accept_anything)
+            return
+        # It is read for its plan next; a small one never leaves memory for that, a large one goes by way of a file.
+        spool = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - closed once it has been read
+            max_size=upload.chunk_bytes, prefix="director-archive-"
+        )
+
+        def copy(_start: int, data: bytes) -> None:
+            spool.write(data)
+
+        await uploads.receive(self._runtime, upload, content, chunks, check=copy)
+        submitting.archive = spool
 
     async def begin_model(self, submitting: Submitting) -> Upload:
         """Begin, or go on with, the upload of the model; the archive has arrived and holds a good plan.
@@ -145,17 +160,24 @@ class Submissions:
     async def _plan(self, submitting: Submitting) -> Plan:
         if submitting.plan is not None:
             return submitting.plan
-        async with self._db.read() as tx:
-            archive = await stash.find(tx, submitting.purpose("archive"))
         try:
-            plan = await archives.read_plan(self._runtime, archive)
+            plan = await self._read_plan(submitting)
             plans.check_collaborators(plan, submitting.command.collaborators)
         except InvalidArgument:
             async with self._db.write("refuse submission") as tx:
-                await stash.give_up(tx, archive.id)
+                await stash.discard(tx, submitting.purpose("archive"))
             raise
         submitting.plan = plan
         return plan
+
+    async def _read_plan(self, submitting: Submitting) -> Plan:
+        if submitting.archive is not None:
+            with submitting.archive as archive:
+                submitting.archive = None
+                return await archives.plan_of_file(archive)
+        async with self._db.read() as tx:
+            blob = await stash.find(tx, submitting.purpose("archive"))
+        return await archives.read_plan(self._runtime, blob)
 
     async def accept(self, submitting: Submitting) -> ExperimentView:
         """Make an experiment of a submission whose bytes have all arrived; once, however often it is called.
@@ -194,6 +216,7 @@ class Submissions:
                 tx, experiment_id, Event(EventKind.EXPERIMENT_SUBMITTED, submitting.caller.name, details=details)
             )
             tx.wake(("claim" if review_due else "admission", 0))
+        async with self._db.read() as tx:
             return await view(tx, await experiments.get(tx, experiment_id))
 
     async def unused_id(self, caller: Caller, stem: str) -> str:

@@ -133,7 +133,8 @@ async def hand_out(
         ]
         await events.append(tx, ExperimentId(experiment_id), *happened)
     # On SQLite nobody else holds anything.
-    return given, tx.postgresql and await left_over(tx, wanted, names)
+    waiting = set(wanted["waiting"]).difference(given)
+    return given, tx.postgresql and bool(waiting) and await left_over(tx, wanted, names)
 
 
 async def left_over(tx: Transaction, wanted: Mapping[str, Sequence[str]], taken: Iterable[int]) -> bool:

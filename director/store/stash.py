@@ -61,9 +61,11 @@ UNTAKEN = blobs.c.state != literal_column(f"'{BlobState.TAKEN}'")
 OF_PURPOSE = select(blobs).where(blobs.c.purpose == bindparam("wanted"), UNTAKEN)
 LOCK_PURPOSE = OF_PURPOSE.with_for_update()
 COMPLETE = OF_PURPOSE.where(blobs.c.state == BlobState.COMPLETE)
-TAKEABLE = COMPLETE.where(
-    blobs.c.digest == bindparam("content_digest"), blobs.c.size_bytes == bindparam("content_bytes")
-).with_for_update(key_share=True, skip_locked=True)
+TAKEABLE = (
+    COMPLETE.where(blobs.c.digest == bindparam("content_digest"), blobs.c.size_bytes == bindparam("content_bytes"))
+    .with_only_columns(blobs.c.id)
+    .with_for_update(key_share=True, skip_locked=True)
+)
 LOCK_UNTAKEN = select(blobs).where(blobs.c.id == bindparam("blob"), UNTAKEN).with_for_update()
 STORED = select(blobs).where(blobs.c.id == bindparam("blob"), blobs.c.state != BlobState.RECEIVING)
 CHUNK_NUMBERS = (
@@ -83,7 +85,12 @@ SEAL = (
     .where(blobs.c.id == bindparam("blob"))
     .values(state=BlobState.COMPLETE, digest=bindparam("content_digest"))
 )
-TAKE = update(blobs).where(blobs.c.id == bindparam("blob")).values(state=BlobState.TAKEN, expires_at=None)
+TAKE = (
+    update(blobs)
+    .where(blobs.c.id == TAKEABLE.scalar_subquery())
+    .values(state=BlobState.TAKEN, expires_at=None)
+    .returning(*blobs.c)
+)
 DROP = (
     update(blobs)
     .where(blobs.c.id.in_(bindparam("blobs", expanding=True)), blobs.c.state == BlobState.TAKEN)
@@ -204,10 +211,9 @@ async def take(tx: Transaction, purpose: str, content: Content) -> Blob:
         Unavailable: it is not there, or somebody is at it: send it again.
     """
     wanted = {"wanted": purpose, "content_digest": content.digest, "content_bytes": content.size_bytes}
-    row = (await tx.execute(TAKEABLE, wanted)).first()
+    row = (await tx.execute(TAKE, wanted)).first()
     if row is None:
         raise Unavailable("the upload is not complete; send it again")
-    await tx.execute(TAKE, {"blob": row.id})
     return blob_of(row)
 
 

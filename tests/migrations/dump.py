@@ -18,7 +18,8 @@ POSTGRESQL = (
     SELECT format('column %s.%s: %s%s identity=%s default=%s storage=%s', relname, attname,
                   format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN ' NOT NULL' END, attidentity,
                   pg_get_expr(adbin, adrelid), attstorage)
-    FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
+    FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+    LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
     WHERE relkind IN ('r', 'v') AND relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
     """,
     """

@@ -4,7 +4,7 @@ import ast
 import asyncio
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,7 +43,7 @@ def scripts() -> ScriptDirectory:
 
 
 @pytest.fixture
-def next_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[AddRevision]:
+def next_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AddRevision:
     """A copy of the migrations, to which a revision can be added."""
     folder = tmp_path / "migrations"
     shutil.copytree(schema.script_location(), folder)
@@ -54,7 +54,7 @@ def next_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[A
         header = f'"""Next."""\nfrom alembic import op\nrevision = "9000"\ndown_revision = "{before}"\n'
         (folder / "versions" / "9000_next.py").write_text(f"{header}def upgrade():\n    {body}\n")
 
-    yield add
+    return add
 
 
 async def test_migrated_schema_is_the_one_of_the_tables(database_url: str) -> None:

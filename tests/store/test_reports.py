@@ -1,6 +1,6 @@
 """The reporting views are the same on both engines: stable columns, with types, over stored values."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -199,8 +199,8 @@ async def test_uptime_per_month(history: World) -> None:
 async def test_instants_are_the_same_on_both_engines(history: World, engine_kind: str) -> None:
     found = await rows(history.db, "SELECT opened_at FROM report_rounds WHERE round = 1")
 
-    shown = datetime.fromisoformat(found[0]) if engine_kind == "sqlite" else found[0].replace(tzinfo=None)
-    assert shown == datetime(2030, 1, 1)
+    shown = datetime.fromisoformat(f"{found[0]}+00:00") if engine_kind == "sqlite" else found[0]
+    assert shown == datetime(2030, 1, 1, tzinfo=UTC)
 
 
 async def test_metrics_of_one_experiment_are_found_by_their_key(history: World) -> None:

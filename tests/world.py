@@ -3,13 +3,14 @@
 import hashlib
 import io
 import zipfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
+from sqlalchemy import select
 
 from director.domain.envoys import Shard
 from director.domain.messages import Content, Contribute, SubmitExperiment
@@ -31,6 +32,7 @@ from director.store.envoys import Engagement
 from director.store.leases import Fence
 from director.store.opening import open_database
 from director.store.stash import Upload
+from director.store.tables import metadata
 
 PLAN = """
 rounds: 2
@@ -66,6 +68,20 @@ async def chunks_of(data: bytes, upload: Upload) -> Chunks:
     size = upload.chunk_bytes
     for number in range(upload.missing or 0, -(-len(data) // size)):
         yield number, data[number * size : (number + 1) * size]
+
+
+MOVING = {"service_clocks", "directors", "heartbeats"}
+"""Tables that change by themselves."""
+
+
+async def contents(db: Database, *, but: Collection[str] = ("blobs", "blob_chunks")) -> dict[str, list[Any]]:
+    """Return every row of every table, but for those named and those that change by themselves."""
+    async with db.read() as tx:
+        return {
+            table.name: sorted((await tx.execute(select(table))).all(), key=repr)
+            for table in metadata.sorted_tables
+            if table.name not in MOVING.union(but)
+        }
 
 
 @dataclass

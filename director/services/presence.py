@@ -126,12 +126,13 @@ class Presence:
         try:
             while not self._stopping.is_set():
                 if self._id is not None and monotonic() - self._beat < seconds / 2:
-                    await self._renew_with(db)
+                    await self.renew(db)
                 await asyncio.to_thread(self._stopping.wait, seconds / 3)
         finally:
             await db.close()
 
-    async def _renew_with(self, db: Database) -> None:
+    async def renew(self, db: Database) -> None:
+        """Extend the lease once, over a database opened for that alone; one that was lost stays lost."""
         sent, me = monotonic(), self._id
         assert me is not None, "renewed once entered"
         try:

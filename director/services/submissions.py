@@ -132,7 +132,11 @@ class Submissions:
         def copy(_start: int, data: bytes) -> None:
             spool.write(data)
 
-        await uploads.receive(self._runtime, upload, content, chunks, check=copy)
+        try:
+            await uploads.receive(self._runtime, upload, content, chunks, check=copy)
+        except BaseException:
+            spool.close()
+            raise
         submitting.archive = spool
 
     async def begin_model(self, submitting: Submitting) -> Upload:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from director.effects import Clock
-from director.errors import DirectorError, ResourceExhausted, Unavailable
+from director.errors import DirectorError, InvalidArgument, ResourceExhausted, Unavailable
 
 Hint = tuple[str, int | str]
 """What changed, for those who wait: ("experiment", id), ("envoy", name), ("admission", 0) or ("claim", 0)."""
@@ -287,6 +287,8 @@ def translated(error: DBAPIError) -> Exception:
     if state == "53100" or "disk is full" in text:
         return ResourceExhausted(f"the database's disk is full: {text}")
     passing = state.startswith(PASSING_STATES) or "database is locked" in text
+    if "file is not a database" in text:
+        return InvalidArgument("the file is not an SQLite database")
     if error.connection_invalidated or passing or (not state and isinstance(error, InterfaceError | OperationalError)):
         return Unavailable(f"the database is away for the moment: {text}")
     return error

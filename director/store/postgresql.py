@@ -8,6 +8,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from director.effects import Clock
+from director.errors import InvalidArgument
 from director.store.database import begin, uninterrupted
 
 POOL = 16
@@ -28,8 +29,15 @@ SESSION = {
 
 
 async def connect(url: str, **settings: str) -> Any:
-    """Open one connection of the driver's own kind; the URL may name several hosts."""
-    return await asyncpg.connect(url, server_settings=SESSION | settings, timeout=10, command_timeout=40)
+    """Open one connection of the driver's own kind; the URL may name several hosts.
+
+    Raises:
+        InvalidArgument: the URL cannot be read.
+    """
+    try:
+        return await asyncpg.connect(url, server_settings=SESSION | settings, timeout=10, command_timeout=40)
+    except ValueError as error:
+        raise InvalidArgument(f"the database URL cannot be read: {error}") from error
 
 
 class PostgresEngine:

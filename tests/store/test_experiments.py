@@ -12,7 +12,7 @@ from director.effects import ManualClock
 from director.errors import AlreadyExists, ExperimentNotFound, ModelNotFound, Unavailable
 from director.store import experiments, models, tables
 from director.store.database import Database
-from tests.store.words import change, clone, one, only_postgresql, owned, rows, running
+from tests.store.words import change, clone, one, owned, rows, running
 from tests.world import PLAN, World
 
 S = ExperimentState
@@ -283,13 +283,3 @@ async def test_unknown_experiment_can_be_neither_read_nor_locked(db: Database) -
 async def test_row_that_breaks_an_invariant_is_refused(federation: World, pending: ExperimentId, wrong: str) -> None:
     with pytest.raises(IntegrityError):
         await change(federation.db, f"UPDATE experiments SET {wrong}")
-
-
-@only_postgresql
-async def test_rows_that_refer_to_a_locked_experiment_can_be_written(federation: World, pending: ExperimentId) -> None:
-    async with federation.db.write("lock") as tx:
-        await experiments.lock(tx, pending)
-
-        await asyncio.wait_for(
-            change(federation.db, "INSERT INTO experiment_users VALUES (:id, 'somebody')", id=pending), 2
-        )

@@ -327,17 +327,6 @@ async def test_owner_waits_for_whoever_holds_the_row_and_then_sees_what_they_did
         await owner
 
 
-@only_postgresql
-async def test_holder_of_the_fence_does_not_stop_rows_that_refer_to_the_experiment(
-    db: Database, free: ExperimentId
-) -> None:
-    [fence], _ = await claim(db, "one")
-    async with db.write("owner") as tx:
-        await leases.hold(tx, fence, RUNNING)
-
-        await asyncio.wait_for(change(db, "INSERT INTO experiment_users VALUES (:id, 'somebody')", id=free), 2)
-
-
 # Leases
 
 

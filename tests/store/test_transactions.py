@@ -1,6 +1,8 @@
 """A transaction is committed as a whole before anybody is told, or leaves nothing, whatever happens meanwhile."""
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,7 +18,7 @@ from director.store.database import Database, Hint
 from director.store.opening import open_database
 from director.store.tables import duties
 from tests.postgres import PostgresServer
-from tests.store.words import one, only_postgresql, only_sqlite, rows, seen_from_outside
+from tests.store.words import change, one, only_postgresql, only_sqlite, rows, seen_from_outside
 
 DUTIES = "SELECT name FROM duties ORDER BY name"
 
@@ -145,6 +147,41 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_half_done_under_rando
         assert len(found) < postgresql.POOL
 
 
+@only_postgresql
+async def test_commit_that_has_begun_is_not_cancelled(db: Database) -> None:
+    for statement in (
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END'",
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON duties DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION slow()",
+    ):
+        await change(db, statement)
+    task = asyncio.create_task(write(db, "committed"))
+    await asyncio.sleep(0.15)
+
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await rows(db, DUTIES) == ["committed"]
+
+
+@only_sqlite
+async def test_writer_that_is_cancelled_while_it_waits_for_the_file_leaves_the_next_one_to_begin(db: Database) -> None:
+    await write(db, "before")
+    with contextlib.closing(sqlite3.connect(db.url.removeprefix("sqlite:///"), isolation_level=None)) as another:
+        another.execute("BEGIN IMMEDIATE")
+        task = asyncio.create_task(write(db, "cancelled"))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.sleep(0.05)
+        another.execute("ROLLBACK")
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await write(db, "after")
+    assert await rows(db, DUTIES) == ["after", "before"]
+
+
 async def test_cancelled_reader_leaves_its_connection_usable(db: Database) -> None:
     async def read() -> None:
         async with db.read() as tx:
@@ -236,6 +273,56 @@ async def test_clock_that_is_given_rules_every_instant(migrated_url: str) -> Non
         assert await tx.now() == datetime(2031, 5, 1, 1, tzinfo=UTC)
 
     await db.close()
+
+
+@only_sqlite
+async def test_writer_holds_the_file_from_its_beginning(db: Database) -> None:
+    async with db.write("test") as tx:
+        await tx.execute(text(DUTIES))
+
+        with (
+            contextlib.closing(sqlite3.connect(db.url.removeprefix("sqlite:///"), timeout=0)) as another,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            another.execute("INSERT INTO duties VALUES ('between')")
+
+        await tx.add(duties, {"name": "own"})
+    assert await rows(db, DUTIES) == ["own"]
+
+
+@only_sqlite
+async def test_commit_waits_for_the_disk_and_rows_have_their_parents(db: Database) -> None:
+    async with db.write("test") as tx:
+        found = {
+            pragma: (await tx.execute(text(f"PRAGMA {pragma}"))).scalar_one()
+            for pragma in ("synchronous", "journal_mode", "foreign_keys", "busy_timeout", "page_size", "auto_vacuum")
+        }
+
+    assert found == {
+        "synchronous": 2,
+        "journal_mode": "wal",
+        "foreign_keys": 1,
+        "busy_timeout": 30000,
+        "page_size": 16384,
+        "auto_vacuum": 2,
+    }
+
+
+@only_postgresql
+async def test_no_session_waits_for_ever(db: Database) -> None:
+    async with db.write("test") as tx:
+        found = {name: (await tx.execute(text(f"SHOW {name}"))).scalar_one() for name in postgresql.SESSION}
+
+    assert found.pop("timezone") == "UTC"
+    assert found == {
+        "application_name": "director",
+        "statement_timeout": "30s",
+        "lock_timeout": "5s",
+        "idle_in_transaction_session_timeout": "3s",
+        "tcp_user_timeout": "0",  # no TCP on a socket of the machine itself
+        "client_connection_check_interval": "5s",
+        "jit": "off",
+    }
 
 
 @only_postgresql

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from director.domain.tensors import Manifest
+from director.domain.types import ExperimentState
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,14 @@ class EventKind(StrEnum):
     ROUND_CLOSED = "round_closed"
     ROUND_ABANDONED = "round_abandoned"
 
+
+ENDINGS: Mapping[ExperimentState, EventKind] = {
+    ExperimentState.FINISHED: EventKind.EXPERIMENT_FINISHED,
+    ExperimentState.FAILED: EventKind.EXPERIMENT_FAILED,
+    ExperimentState.CANCELLED: EventKind.EXPERIMENT_CANCELLED,
+    ExperimentState.REJECTED: EventKind.EXPERIMENT_REJECTED,
+}
+"""What is recorded when an experiment ends in a state."""
 
 DIRECTOR = "director"
 """The actor of what nobody else asked for."""

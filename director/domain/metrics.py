@@ -10,6 +10,8 @@ import numpy as np
 from director.domain.aggregation.mean import average
 from director.domain.plan import Mode, Plan
 
+AGGREGATOR = "aggregator"
+"""The origin of averages; no envoy has this name."""
 Aggregated = Mapping[tuple[str, str], float]
 """Numbers by (task, metric)."""
 

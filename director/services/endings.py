@@ -1,16 +1,9 @@
 """How an experiment ends, whoever ends it: one transition for cancel, fail, finish and reject."""
 
-from director.domain.messages import DIRECTOR, Event, EventKind
+from director.domain.messages import DIRECTOR, ENDINGS, Event, EventKind
 from director.domain.types import ExperimentId, ExperimentState
 from director.store import events, experiments, queues, rounds
 from director.store.database import Transaction
-
-KINDS = {
-    ExperimentState.FINISHED: EventKind.EXPERIMENT_FINISHED,
-    ExperimentState.FAILED: EventKind.EXPERIMENT_FAILED,
-    ExperimentState.CANCELLED: EventKind.EXPERIMENT_CANCELLED,
-    ExperimentState.REJECTED: EventKind.EXPERIMENT_REJECTED,
-}
 
 
 async def end(
@@ -30,5 +23,5 @@ async def end(
     abandoned = await rounds.abandon(tx, experiment_id)
     await queues.end_all(tx, experiment_id, finished=state is ExperimentState.FINISHED)
     happened = [] if abandoned is None else [Event(EventKind.ROUND_ABANDONED, details={"round": abandoned})]
-    await events.append(tx, experiment_id, *happened, Event(KINDS[state], actor, reason))
+    await events.append(tx, experiment_id, *happened, Event(ENDINGS[state], actor, reason))
     return True

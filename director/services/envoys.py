@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from director.domain.envoys import Shard, check_fit
 from director.domain.messages import Event, EventKind, Heartbeat
+from director.domain.metrics import AGGREGATOR
 from director.domain.names import check_name
 from director.domain.types import ExperimentId
 from director.errors import InvalidArgument, NotFound, ShardRejected
@@ -44,6 +45,8 @@ class Envoys:
             ShardRejected: its shapes are not the federation's.
         """
         check_name("the envoy's name", shard.envoy)
+        if shard.envoy == AGGREGATOR:
+            raise InvalidArgument(f"no envoy is named {AGGREGATOR!r}: averages carry that name; choose another one")
         if not 0 <= shard.samples < 1 << 63 or any(length < 0 for length in shard.sample_shape + shard.target_shape):
             raise InvalidArgument(f"shard of envoy {shard.envoy!r}: samples and shapes cannot be negative")
         if len(shard.description) > MAX_DESCRIPTION:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from director.domain import rounds as decisions
 from director.domain.messages import Event, EventKind
-from director.domain.metrics import better, score
+from director.domain.metrics import AGGREGATOR, better, score
 from director.domain.rounds import Close, Fail, Finish, Freeze, Leave, Open, OpenRound, Review, Snapshot, Step, Wait
 from director.domain.types import ExperimentState, RoundKind
 from director.errors import LeaseLost
@@ -36,7 +36,6 @@ from director.store.metrics import Measured
 
 log = logging.getLogger(__name__)
 
-AGGREGATOR = "aggregator"
 ReviewCallback = Callable[[str, Path], bool]
 """Called with the experiment's name and the path of its plan; returns whether it may run."""
 Kind = TypeVar("Kind", bound=Step)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from alembic import command
@@ -12,6 +11,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -19,7 +19,7 @@ from director.errors import SchemaOutdated, Unavailable
 from director.store.database import translating
 from director.store.opening import sqlite_path
 from director.store.postgresql import connect
-from director.store.sqlite import pragmas
+from director.store.sqlite import configure, pragmas
 
 ADVISORY_LOCK = 0x6469726563746F72
 """The bytes of "director": two upgrades at once wait for each other."""
@@ -62,14 +62,9 @@ async def connection_for_migrations(url: str) -> AsyncIterator[AsyncConnection]:
         engine = create_async_engine(f"sqlite+aiosqlite:///{path}", poolclass=NullPool, connect_args={"timeout": 60})
 
         @event.listens_for(engine.sync_engine, "connect")
-        def configure(connection: Any, _record: object) -> None:
-            connection.isolation_level = None
-            cursor = connection.cursor()
-            for pragma in pragmas(read_only=False):
-                cursor.execute(f"PRAGMA {pragma}")
+        def set_up(connection: DBAPIConnection, _record: object) -> None:
             # With foreign keys on, rebuilding a table deletes the rows that refer to it. Set before BEGIN or never.
-            cursor.execute("PRAGMA foreign_keys = OFF")
-            cursor.close()
+            configure(connection, [*pragmas(read_only=False), "foreign_keys = OFF"])
 
         @event.listens_for(engine.sync_engine, "begin")
         def say_begin(connection: Connection) -> None:

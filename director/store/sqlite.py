@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -187,18 +187,27 @@ def engine(path: Path, *, begin_with: str, size: int, read_only: bool = False) -
         return OneCrossingConnection(made.dbapi, made.driver_connection)
 
     @event.listens_for(built.sync_engine, "connect")
-    def configure(connection: DBAPIConnection, _record: object) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves
-        cursor = connection.cursor()
-        for pragma in pragmas(read_only=read_only):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+    def set_up(connection: DBAPIConnection, _record: object) -> None:
+        configure(connection, pragmas(read_only=read_only))
 
     @event.listens_for(built.sync_engine, "begin")
     def say_begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin_with)
 
     return built
+
+
+def configure(connection: DBAPIConnection, settings: Sequence[str]) -> None:
+    """Set up a new connection. One that cannot be set up, since the file is no database, is closed."""
+    connection.isolation_level = None  # we say BEGIN ourselves
+    cursor = connection.cursor()
+    try:
+        for pragma in settings:
+            cursor.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    cursor.close()
 
 
 def pragmas(*, read_only: bool) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from director.store.database import Hint
 from tests.world import World
@@ -62,6 +62,10 @@ class Client(Actor):
     """Somebody outside the directors: all that it knows is in its fields, and survives their deaths."""
 
     name: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what it knows; when to look again it learns anew."""
+        return {name: value for name, value in vars(self).items() if name not in ("woken", "hinted", "due")}
 
     @property
     def done(self) -> bool:

@@ -1,99 +1,107 @@
 """What a federation leaves behind: all that must be the same however often its directors died on the way."""
 
-import math
+import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import text
-
-from director.domain.messages import EventKind
+from director.domain.messages import DIRECTOR, EventKind
 from director.store.database import Database
+from tests.simulation.actors import Client
+from tests.simulation.envoys import Envoy
+from tests.simulation.researchers import Researcher
 from tests.store.words import rows
 
-Ending = Mapping[str, Any]
+Ending = Mapping[str, list[Any]]
 
+OF = "JOIN experiments e ON e.id ="
 ASPECTS = {
-    "states": "SELECT name, state, reason, round, last_model, best_model, best_score FROM experiments",
-    "models": "SELECT e.name, m.number, m.digest, m.size_bytes, m.score FROM models m "
-    "JOIN experiments e ON e.id = m.experiment_id",
-    "metrics": "SELECT e.name, m.round, m.origin, m.task, m.name, m.value FROM metrics m "
-    "JOIN experiments e ON e.id = m.experiment_id",
-    "contributions": "SELECT e.name, c.round, c.envoy, c.task, c.samples, c.digest FROM contributions c "
-    "JOIN experiments e ON e.id = c.experiment_id",
-    "rounds": "SELECT e.name, r.number, r.kind, r.state, r.asked, r.counted, r.missed, r.failed, r.samples, r.score "
-    "FROM rounds r JOIN experiments e ON e.id = r.experiment_id",
-    "assignments": "SELECT e.name, a.round, a.envoy, a.state FROM assignments a "
-    "JOIN experiments e ON e.id = a.experiment_id",
-    "collaborators": "SELECT e.name, c.envoy, c.state, c.error FROM collaborators c "
-    "JOIN experiments e ON e.id = c.experiment_id",
-    "held": "SELECT purpose IS NULL, state, count(*) FROM blobs WHERE state = 'taken' GROUP BY 1, 2",
+    "experiment": "SELECT name, state, reason, round, rounds_total, last_model, best_model, best_score FROM experiments",
+    "model": f"SELECT e.name, m.number, m.digest, m.size_bytes, m.score FROM models m {OF} m.experiment_id",
+    "metric": f"SELECT e.name, m.round, m.origin, m.task, m.name, m.value FROM metrics m {OF} m.experiment_id",
+    "contribution": "SELECT e.name, c.round, c.envoy, c.task, c.samples, c.digest, c.blob_id IS NULL "
+    f"FROM contributions c {OF} c.experiment_id",
+    "round": "SELECT e.name, r.number, r.kind, r.state, r.asked, r.counted, r.missed, r.failed, r.samples, r.score "
+    f"FROM rounds r {OF} r.experiment_id",
+    "assignment": f"SELECT e.name, a.round, a.envoy, a.state FROM assignments a {OF} a.experiment_id",
+    "collaborator": f"SELECT e.name, c.envoy, c.state, c.error FROM collaborators c {OF} c.experiment_id",
+    "taken blobs": "SELECT count(*) FROM blobs WHERE state = 'taken'",
+    "gap in metrics": "SELECT e.name FROM experiments e LEFT JOIN metrics m ON m.experiment_id = e.id "
+    "GROUP BY e.id, e.name, e.metric_seq "
+    "HAVING count(m.seq) <> e.metric_seq OR coalesce(max(m.seq), 0) <> e.metric_seq",
+    "gap in events": "SELECT e.name FROM experiments e LEFT JOIN events v ON v.stream = e.id "
+    "GROUP BY e.id, e.name, e.event_seq "
+    "HAVING count(v.seq) <> e.event_seq OR coalesce(max(v.seq), 0) <> e.event_seq",
 }
-EVENTS = (
-    "SELECT e.name, v.seq, v.actor, v.kind, v.reason, v.details FROM events v JOIN experiments e ON e.id = v.stream "
-    "ORDER BY v.stream, v.seq"
-)
+EVENTS = f"SELECT e.name, v.actor, v.kind, v.reason, v.details FROM events v {OF} v.stream ORDER BY v.stream, v.seq"
 OWNERSHIP = {EventKind.EXPERIMENT_CLAIMED, EventKind.EXPERIMENT_RELEASED, EventKind.EXPERIMENT_GIVEN}
 REPEATED = {EventKind.TASKS_GIVEN, EventKind.CONTRIBUTION_LATE}
-"""Given again to an envoy that asks anew, told again by one that had no answer."""
+"""Given once more to an envoy that asks anew; told once more by an envoy that had no answer."""
 
 
 async def ending(db: Database) -> Ending:
     """Read it all, in an order that does not depend on who came first."""
-    found: dict[str, Any] = {aspect: sorted(await rows(db, query), key=repr) for aspect, query in ASPECTS.items()}
-    found["history"] = await history(db)
+    found = {aspect: sorted(await rows(db, query), key=repr) for aspect, query in ASPECTS.items()}
+    happened = distinct([event async for event in history(db)])
+    found["event"] = sorted(happened, key=repr)
+    # Envoys may overtake each other, but a loop does one thing after the other.
+    found["step"] = sorted((event for event in happened if event[1] == DIRECTOR), key=lambda event: str(event[0]))
     return found
 
 
-async def history(db: Database) -> Mapping[str, list[Any]]:
-    """Return each experiment's events, without instants, changes of owner and repeats."""
-    async with db.read() as tx:
-        recorded = (await tx.execute(text(EVENTS))).all()
-    told: defaultdict[str, list[Any]] = defaultdict(list)
-    seen = set()
-    for name, _seq, actor, kind, reason, details in recorded:
-        if kind in OWNERSHIP:
-            continue
-        known = plain(details)
+async def history(db: Database) -> Any:
+    """Yield the events without instants and changes of owner."""
+    for name, actor, kind, reason, details in await rows(db, EVENTS):
+        known = json.loads(details) if isinstance(details, str) else details
         if kind in REPEATED:
-            known = {"round": known["round"], "task": known.get("task")}
-            key = (name, actor, kind, repr(known))
-            if key in seen:
-                continue
-            seen.add(key)
-        told[name].append((actor, kind, reason, known))
-    return {name: [*by_the_director(happened), *sorted(happened, key=repr)] for name, happened in told.items()}
+            known = {key: known[key] for key in ("round", "task") if key in known}
+        if kind not in OWNERSHIP:
+            yield name, actor, kind, reason, known
 
 
-def plain(details: Any) -> dict[str, Any]:
-    """Return an event's details as they were written."""
-    import json
-
-    return json.loads(details) if isinstance(details, str) else dict(details)
-
-
-def by_the_director(happened: list[Any]) -> list[Any]:
-    """Return in their order the events that one loop wrote; those of envoys may overtake each other."""
-    return [each for each in happened if each[0] == "director"]
+def distinct(happened: Iterable[Any]) -> list[Any]:
+    """Leave out what is told again."""
+    kept: list[Any] = []
+    for event in happened:
+        if event[2] not in REPEATED or event not in kept:
+            kept.append(event)
+    return kept
 
 
 def differences(found: Ending, expected: Ending) -> list[str]:
     """Say where two endings differ."""
     said = []
     for aspect in expected:
-        if same(found[aspect], expected[aspect]):
-            continue
-        if isinstance(expected[aspect], dict):
-            found_rows = [(name, each) for name, told in found[aspect].items() for each in told]
-            wanted = [(name, each) for name, told in expected[aspect].items() for each in told]
-        else:
-            found_rows, wanted = found[aspect], expected[aspect]
-        more = [row for row in found_rows if row not in wanted]
-        less = [row for row in wanted if row not in found_rows]
-        said.append(f"{aspect}: unexpected {more}, missing {less}" if more or less else f"{aspect}: another order")
+        one, two = [repr(row) for row in found[aspect]], [repr(row) for row in expected[aspect]]
+        said += [f"{aspect} too many: {row}" for row in one if one.count(row) > two.count(row)]
+        said += [f"{aspect} missing: {row}" for row in two if two.count(row) > one.count(row)]
+        if not said and one != two:
+            said.append(f"{aspect} in another order: {one}")
     return said
 
 
-def same(one: Any, two: Any) -> bool:
-    """Whether two values are equal, NaN being equal to itself."""
-    return repr(one) == repr(two) if not isinstance(one, float) or not math.isnan(one) else math.isnan(two)
+async def broken_promises(db: Database, clients: Iterable[Client]) -> list[str]:
+    """Compare what clients were told with what is stored."""
+    stored: defaultdict[Any, list[Any]] = defaultdict(list)
+    for name, number, envoy, task, _samples, digest, _dropped in await rows(db, ASPECTS["contribution"]):
+        stored[name, number, envoy, task].append(digest)
+    said = []
+    for client in clients:
+        if isinstance(client, Envoy):
+            for key, digest in client.acknowledged.items():
+                if stored[key.experiment, key.round_number, client.name, key.task] != [digest]:
+                    said.append(f"{client.name} was told that its {key} is stored")
+        elif isinstance(client, Researcher):
+            for stream in client.streams:
+                said += await misread(db, stream)
+    return said
+
+
+async def misread(db: Database, stream: Any) -> list[str]:
+    """Compare what a reader read, page by page, with the rows."""
+    query = "SELECT seq, round, origin, task, name, value FROM metrics WHERE experiment_id = :id ORDER BY seq"
+    written = await rows(db, query, id=stream.experiment_id)
+    read = [(each.seq, each.round_number, each.origin, each.task, each.name, each.value) for each in stream.read]
+    if read == written:
+        return []
+    return [f"the reader of {stream.submission.name} read {len(read)} metrics of {len(written)}, or others"]

@@ -23,7 +23,13 @@ class Federation:
     """A director, and another one when it dies, and those who call it."""
 
     def __init__(
-        self, url: str, clients: Sequence[Client], *, fate: Fate = live_on, clock: ManualClock | None = None
+        self,
+        url: str,
+        clients: Sequence[Client],
+        *,
+        fate: Fate = live_on,
+        clock: ManualClock | None = None,
+        directors: int = 0,
     ) -> None:
         """Prepare; the database has the schema."""
         self.url = url
@@ -31,7 +37,7 @@ class Federation:
         self.clock = clock or ManualClock()
         self.fate = fate
         self.tally: Counter[str] = Counter()
-        self.directors = 0
+        self.directors = directors
         self.director: Director
 
     @property

@@ -31,7 +31,7 @@ def test_url_names_a_file_or_a_server() -> None:
     ],
 )
 def test_other_urls_are_refused_with_what_is_expected(url: str) -> None:
-    with pytest.raises(InvalidArgument, match="expected sqlite:///file.db or postgresql://"):
+    with pytest.raises(InvalidArgument, match=r"expected sqlite:///file\.db or postgresql://"):
         open_database(url)
 
 

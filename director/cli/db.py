@@ -6,7 +6,7 @@ import click
 
 from director.cli.database import database_option, database_url
 from director.cli.options import json_option
-from director.cli.output import show_json
+from director.cli.output import show_json, text
 
 
 @click.group()
@@ -60,4 +60,27 @@ def check(context: click.Context, database: str | None, as_json: bool) -> None:
         for finding in findings:
             click.echo(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.text}")
     if not all(finding.ok for finding in findings):
+        context.exit(1)
+
+
+@db.command()
+@database_option
+@json_option
+@click.pass_context
+def fsck(context: click.Context, database: str | None, as_json: bool) -> None:
+    """Look whether what is stored keeps every invariant; changes nothing. Status 1 and a line for each finding.
+
+    Directors may run meanwhile.
+    """
+    from director.services import maintenance
+
+    report = asyncio.run(maintenance.fsck(database_url(database)))
+    if as_json:
+        show_json(report)
+    else:
+        for finding in report.findings:
+            click.echo(f"{finding.check}: {text(finding.text)}")
+        if not report.findings:
+            click.echo(f"{report.checks} checks, nothing found")
+    if report.findings:
         context.exit(1)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from director.errors import NotFound
+from director.services import fsck as checking
 from director.store import checks, reports, schema
 from director.store.checks import Finding
 from director.store.database import Database
@@ -55,6 +56,12 @@ async def check(url: str) -> list[Finding]:
             return found + await checks.engine_findings(tx)
     finally:
         await db.close()
+
+
+async def fsck(url: str) -> checking.Report:
+    """Look whether the database keeps its invariants; changes nothing."""
+    async with opened(url) as db:
+        return await checking.report(db)
 
 
 async def query(url: str, sql: str) -> Report:

@@ -10,18 +10,19 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Mutable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from functools import cache
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import asyncpg
 from sqlalchemy import CursorResult, Executable, Insert, Table, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from director.effects import Clock
-from director.errors import DirectorError, InvalidArgument, ResourceExhausted, Unavailable
+from director.errors import DirectorError, Unavailable
+from director.store.failures import first_line, reraise
 
 Hint = tuple[str, int | str]
 """What changed, for those who wait: ("experiment", id), ("envoy", name), ("admission", 0) or ("claim", 0)."""
@@ -271,37 +272,3 @@ async def translating() -> AsyncIterator[None]:
         raise Unavailable(f"the database cannot be reached: {first_line(error)}") from error
     except asyncpg.PostgresError as error:
         raise Unavailable(f"the database refused the connection: {first_line(error)}") from error
-
-
-PASSING_STATES = ("08", "40001", "40P01", "53", "55P03", "57", "25P03", "25006")
-"""SQLSTATEs, or classes of them, that pass by themselves.
-
-Connection, serialisation, deadlock, resources, lock, shutdown.
-"""
-
-
-def translated(error: DBAPIError) -> Exception:
-    """Return ours for a driver's error, or the error itself where it is a defect."""
-    state = str(getattr(error.orig, "sqlstate", None) or "")
-    text = first_line(error.orig or error)
-    if state == "53100" or "disk is full" in text:
-        return ResourceExhausted(f"the database's disk is full: {text}")
-    passing = state.startswith(PASSING_STATES) or "database is locked" in text
-    if "file is not a database" in text:
-        return InvalidArgument("the file is not an SQLite database")
-    if error.connection_invalidated or passing or (not state and isinstance(error, InterfaceError | OperationalError)):
-        return Unavailable(f"the database is away for the moment: {text}")
-    return error
-
-
-def reraise(error: DBAPIError) -> NoReturn:
-    """Raise ours for a driver's error, or the error itself where it is a defect."""
-    ours = translated(error)
-    if ours is error:
-        raise error
-    raise ours from error
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

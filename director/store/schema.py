@@ -19,7 +19,7 @@ from director.errors import SchemaOutdated, Unavailable
 from director.store.database import translating
 from director.store.opening import sqlite_path
 from director.store.postgresql import connect
-from director.store.sqlite import configure, pragmas
+from director.store.sqlite import check_folder, configure, pragmas
 
 ADVISORY_LOCK = 0x6469726563746F72
 """The bytes of "director": two upgrades at once wait for each other."""
@@ -59,6 +59,7 @@ async def connection_for_migrations(url: str) -> AsyncIterator[AsyncConnection]:
             poolclass=NullPool,
         )
     else:
+        check_folder(path)
         engine = create_async_engine(f"sqlite+aiosqlite:///{path}", poolclass=NullPool, connect_args={"timeout": 60})
 
         @event.listens_for(engine.sync_engine, "connect")

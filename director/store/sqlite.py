@@ -21,9 +21,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from director.effects import Clock
-from director.errors import PreconditionFailed, Unavailable
+from director.errors import InvalidArgument, PreconditionFailed, Unavailable
 from director.store.aiosqlite_cursor import OneCrossingConnection
-from director.store.database import begin, translated, uninterrupted
+from director.store.database import begin, uninterrupted
+from director.store.failures import translated
 
 OLDEST = (3, 37)
 READERS = 4
@@ -173,6 +174,7 @@ class Group:
 
 def engine(path: Path, *, begin_with: str, size: int, read_only: bool = False) -> AsyncEngine:
     """Build an engine whose transactions begin as we say and whose commits wait for the disk."""
+    check_folder(path)
     built = create_async_engine(
         f"sqlite+aiosqlite:///{path}",
         pool_size=size,
@@ -195,6 +197,16 @@ def engine(path: Path, *, begin_with: str, size: int, read_only: bool = False) -
         connection.exec_driver_sql(begin_with)
 
     return built
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a file in a folder that is not there; SQLite's own words would not name it.
+
+    Raises:
+        InvalidArgument: there is no such folder.
+    """
+    if not path.absolute().parent.is_dir():
+        raise InvalidArgument(f"there is no folder {path.parent} for the database {path.name}")
 
 
 def configure(connection: DBAPIConnection, settings: Sequence[str]) -> None:
@@ -224,7 +236,9 @@ def lock_file(path: Path) -> IO[bytes]:
 
     Raises:
         PreconditionFailed: another director holds it, or the file system knows no locks.
+        InvalidArgument: its folder is not there.
     """
+    check_folder(path)
     handle = Path(f"{path}.lock").open("ab")  # noqa: SIM115 - it stays open for as long as the lock is held
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -50,9 +50,19 @@ async def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     assert path.read_text() == "not a database\n" * 100
 
 
-@pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:1/db", "sqlite:////no/such/folder/director.db"])
-async def test_database_that_is_not_there_is_unavailable(url: str) -> None:
-    db = open_database(url)
+async def test_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "director.db"
+
+    with pytest.raises(InvalidArgument, match="there is no folder"):
+        open_database(f"sqlite:///{path}")
+    with pytest.raises(InvalidArgument, match="there is no folder"):
+        await schema.current(f"sqlite:///{path}")
+    with pytest.raises(InvalidArgument, match="there is no folder"):
+        lock_file(path)
+
+
+async def test_server_that_is_not_there_is_unavailable() -> None:
+    db = open_database("postgresql://nobody@127.0.0.1:1/db")
 
     with pytest.raises(Unavailable):
         await one(db, "SELECT 1")

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Integer, Row, bindparam, case, func, literal,
 
 from director.domain.types import BlobState
 from director.store.database import Transaction
-from director.store.fsck.findings import Check, Finding, Page
+from director.store.fsck.findings import A_PAGE, Check, Finding, Page
 from director.store.stash import Blob, blob_of, chunk_count
 from director.store.tables import blob_chunks, blobs, contributions, experiments, models
 
@@ -17,7 +17,7 @@ MANY = 1 << 62
 """Above every id."""
 
 B, C, E, K, M = blobs.c, blob_chunks.c, experiments.c, contributions.c, models.c
-BEHIND = select(blobs).where(B.id > bindparam("after")).order_by(B.id).limit(PAGE)
+BEHIND = select(blobs).where(B.id > bindparam("after")).order_by(B.id).limit(A_PAGE)
 WHOLE = BEHIND.where(B.state != BlobState.RECEIVING)
 
 
@@ -66,7 +66,7 @@ class Owner:
 
 async def owners(tx: Transaction, after: int | None) -> Page:
     """Compare blobs with the rows that refer to them."""
-    rows = (await tx.execute(BEHIND, {"after": after or 0})).all()
+    rows = (await tx.execute(BEHIND, {"after": after or 0, "page": PAGE})).all()
     last = rows[-1].id if len(rows) == PAGE else MANY
     found: defaultdict[int, list[Owner]] = defaultdict(list)
     for row in await tx.execute(OWNERS, {"after": after or 0, "last": last}):
@@ -106,7 +106,7 @@ def compare(blob: Row[Any], owners: list[Owner]) -> list[Finding]:
 
 async def whole(tx: Transaction, after: int) -> list[Blob]:
     """Return the next blobs that are all there."""
-    return [blob_of(row) for row in (await tx.execute(WHOLE, {"after": after})).all()]
+    return [blob_of(row) for row in (await tx.execute(WHOLE, {"after": after, "page": PAGE})).all()]
 
 
 async def layout(tx: Transaction, blob: Blob) -> list[Finding]:

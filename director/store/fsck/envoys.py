@@ -4,7 +4,7 @@ from sqlalchemy import and_, bindparam, func, or_, select
 
 from director.store.database import Transaction
 from director.store.envoys import ENGAGED
-from director.store.fsck.findings import Check, Finding, Page
+from director.store.fsck.findings import A_PAGE, Check, Finding, Page
 from director.store.tables import collaborators, envoy_sessions, shards
 
 PAGE = 200
@@ -16,7 +16,7 @@ SERVING = (
     .having(func.count() > 1)
     .order_by(collaborators.c.envoy)
 )
-NAMES = select(shards.c.envoy).where(shards.c.envoy > bindparam("after")).order_by(shards.c.envoy).limit(PAGE)
+NAMES = select(shards.c.envoy).where(shards.c.envoy > bindparam("after")).order_by(shards.c.envoy).limit(A_PAGE)
 S = envoy_sessions.c
 IN_ORDER = (
     select(
@@ -46,12 +46,14 @@ OVERLAPPING = (
 async def engaged_once(tx: Transaction, _after: None) -> Page:
     """Look for envoys that serve more than one experiment."""
     rows = (await tx.execute(SERVING)).all()
-    return Page([Finding(Check.ENGAGED_ONCE, f"envoy {row.envoy!r}: it serves {row.experiments} experiments") for row in rows])
+    return Page(
+        [Finding(Check.ENGAGED_ONCE, f"envoy {row.envoy!r}: it serves {row.experiments} experiments") for row in rows]
+    )
 
 
 async def sessions(tx: Transaction, after: str | None) -> Page:
     """Look for sessions of one envoy that overlap."""
-    names = [row.envoy for row in (await tx.execute(NAMES, {"after": after or ""})).all()]
+    names = [row.envoy for row in (await tx.execute(NAMES, {"after": after or "", "page": PAGE})).all()]
     findings = []
     for row in await tx.execute(OVERLAPPING, {"names": names}):
         if row.next_id is None:

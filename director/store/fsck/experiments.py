@@ -6,7 +6,7 @@ from director.domain.messages import ENDINGS, EventKind
 from director.domain.types import CollaboratorState, ExperimentState, RoundKind, RoundState
 from director.store.database import Transaction
 from director.store.experiments import Experiment
-from director.store.fsck.findings import Check, Finding, Page, subject
+from director.store.fsck.findings import A_PAGE, Check, Finding, Page, subject
 from director.store.rounds import OPEN
 from director.store.tables import collaborators, contributions, events, experiments, models, rounds
 
@@ -24,7 +24,7 @@ FITTING = {
 }
 """The states of collaborators that go with each state of their experiment."""
 
-IDS = select(experiments.c.id).where(experiments.c.id > bindparam("after")).order_by(experiments.c.id).limit(PAGE)
+IDS = select(experiments.c.id).where(experiments.c.id > bindparam("after")).order_by(experiments.c.id).limit(A_PAGE)
 ROUNDS = rounds.c.experiment_id == bindparam("experiment")
 OPEN_ROUNDS = select(rounds.c.number, rounds.c.state).where(ROUNDS, rounds.c.state.in_(OPEN))
 ALL_ROUNDS = select(func.count()).select_from(rounds).where(ROUNDS)
@@ -41,7 +41,9 @@ CONTRIBUTED = (
     select(func.count()).select_from(contributions).where(contributions.c.experiment_id == bindparam("experiment"))
 )
 MODELS = models.c.experiment_id == bindparam("experiment")
-NUMBERS = select(func.count(), func.min(models.c.number), func.max(models.c.number)).where(MODELS)
+NUMBERS = select(
+    func.count().label("models"), func.min(models.c.number).label("first"), func.max(models.c.number).label("newest")
+).where(MODELS)
 SCORED = select(models.c.number, models.c.score).where(MODELS, models.c.score.is_not(None)).limit(1)
 HIGHEST = SCORED.order_by(models.c.score.desc(), models.c.number)
 LOWEST = SCORED.order_by(models.c.score, models.c.number)
@@ -53,7 +55,7 @@ KEPT_OF = KEPT.where(models.c.number.in_(bindparam("numbers", expanding=True)))
 
 async def ids(tx: Transaction, after: int) -> list[int]:
     """Return the next experiments."""
-    return [row.id for row in (await tx.execute(IDS, {"after": after})).all()]
+    return [row.id for row in (await tx.execute(IDS, {"after": after, "page": PAGE})).all()]
 
 
 async def ended(tx: Transaction, experiment: Experiment, _after: None) -> Page:
@@ -106,11 +108,12 @@ async def received_once(tx: Transaction, experiment: Experiment, _after: None) -
 async def model_numbers(tx: Transaction, experiment: Experiment, _after: None) -> Page:
     """Check that there is a model of each closed train round, and the initial one."""
     which, last = {"experiment": experiment.id}, experiment.last_model
-    count, first, newest = (await tx.execute(NUMBERS, which)).one()
+    found = (await tx.execute(NUMBERS, which)).one()
     made = (await tx.execute(RESULTS, which)).scalar_one()
     wrong = None
-    if (count, first, newest) != (last + 1, 0, last):
-        wrong = f"models 0 to {last} are expected; there are {count}, numbered {first} to {newest}"
+    if (found.models, found.first, found.newest) != (last + 1, 0, last):
+        there = f"{found.models}, numbered {found.first} to {found.newest}" if found.models else "none"
+        wrong = f"models 0 to {last} are expected; there are {there}"
     elif made != last:
         wrong = f"its last model is {last}, but {made} train rounds are closed"
     return Page([] if wrong is None else [Finding(Check.MODELS, f"{subject(experiment)}: {wrong}")])

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from sqlalchemy import Integer, bindparam
+
 from director.store.database import Transaction
 from director.store.experiments import Experiment
 
@@ -76,6 +78,8 @@ class Page:
     after: Any = None
 
 
+A_PAGE = bindparam("page", type_=Integer)
+"""How many rows a page has."""
 Part = Callable[[Transaction, Any], Awaitable[Page]]
 """Checks a page behind a cursor, None at first, in one snapshot."""
 ExperimentPart = Callable[[Transaction, Experiment, Any], Awaitable[Page]]

@@ -12,7 +12,7 @@ from director.domain.metrics import AGGREGATOR, Measurement, score, weighted_met
 from director.domain.types import AssignmentState, ExperimentState, RoundKind, RoundState, TaskKind
 from director.store.database import Transaction
 from director.store.experiments import Experiment
-from director.store.fsck.findings import Check, Finding, Page, subject
+from director.store.fsck.findings import A_PAGE, Check, Finding, Page, subject
 from director.store.tables import assignments, contributions, metrics, models, rounds
 
 PAGE = 16
@@ -26,7 +26,7 @@ BEHIND = (
     )
     .where(rounds.c.experiment_id == bindparam("experiment"), rounds.c.number > bindparam("after"))
     .order_by(rounds.c.number)
-    .limit(PAGE)
+    .limit(A_PAGE)
 )
 
 
@@ -75,7 +75,7 @@ def number(value: float | None) -> float:
 async def all_of(tx: Transaction, experiment: Experiment, after: int | None) -> Page:
     """Check some rounds of an experiment, in order."""
     which = {"experiment": experiment.id}
-    rows = (await tx.execute(BEHIND, which | {"after": after or 0})).all()
+    rows = (await tx.execute(BEHIND, which | {"after": after or 0, "page": PAGE})).all()
     findings = list(numbered(experiment, [row.number for row in rows], after or 0))
     if rows:
         within = which | {"first": rows[0].number, "last": rows[-1].number}
@@ -120,7 +120,10 @@ def state(each: Round) -> Iterator[str]:
         yield f"it is a {row.kind} round; the plan has {experiment.plan.rounds} rounds"
     if row.number < experiment.round and row.state is not RoundState.CLOSED:
         yield f"it is {row.state}, but round {experiment.round} was opened after it"
-    if row.state is RoundState.ABANDONED and experiment.state in (ExperimentState.IN_PROGRESS, ExperimentState.FINISHED):
+    if row.state is RoundState.ABANDONED and experiment.state in (
+        ExperimentState.IN_PROGRESS,
+        ExperimentState.FINISHED,
+    ):
         yield f"it is abandoned, but its experiment is {experiment.state}"
     if row.state is not RoundState.COLLECTING:
         for assignment in each.assignments:
@@ -201,7 +204,10 @@ def scores(each: Round) -> Iterator[str]:
     if each.row.state is not RoundState.CLOSED:
         return
     expected = score(each.experiment.plan, each.averages)
-    for what, found in (("its score", each.row.score), (f"the score of model {each.row.number - 1}", each.row.base_score)):
+    for what, found in (
+        ("its score", each.row.score),
+        (f"the score of model {each.row.number - 1}", each.row.base_score),
+    ):
         if not same(number(found), number(expected)):
             yield f"{what} is {found}, by its contributions {expected}"
 

@@ -1,0 +1,45 @@
+"""What drivers raise, in the words of the house: what passes by itself, what an operator mends, and what is a defect."""
+
+from typing import NoReturn
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from director.errors import InvalidArgument, ResourceExhausted, Unavailable
+
+PASSING_STATES = ("08", "40001", "40P01", "53", "55P03", "57", "25P03", "25006")
+"""SQLSTATEs of PostgreSQL, or classes of them, that pass by themselves.
+
+Connection, serialisation, deadlock, resources, lock, shutdown.
+"""
+
+PASSING_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_PROTOCOL", "SQLITE_NOMEM")
+"""Errors of SQLite that pass by themselves; the others say that a statement is wrong."""
+
+
+def translated(error: DBAPIError) -> Exception:
+    """Return ours for a driver's error, or the error itself where it is a defect."""
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    name = str(getattr(error.orig, "sqlite_errorname", None) or "")
+    text = first_line(error.orig or error)
+    if state == "53100" or name == "SQLITE_FULL":
+        return ResourceExhausted(f"the database's disk is full: {text}")
+    if name == "SQLITE_NOTADB":
+        return InvalidArgument("the file is not an SQLite database")
+    passing = state.startswith(PASSING_STATES) or name.startswith(PASSING_NAMES)
+    nameless = not state and not name and isinstance(error, InterfaceError | OperationalError)
+    if error.connection_invalidated or passing or nameless:
+        return Unavailable(f"the database is away for the moment: {text}")
+    return error
+
+
+def reraise(error: DBAPIError) -> NoReturn:
+    """Raise ours for a driver's error, or the error itself where it is a defect."""
+    ours = translated(error)
+    if ours is error:
+        raise error
+    raise ours from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from director.errors import InvalidArgument
 
@@ -100,6 +100,8 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg'].lower()}" for each in error.errors())
         raise InvalidArgument(f"settings: {problems}") from error
+    except SettingsError as error:
+        raise InvalidArgument(f'settings: {error}; a list is written like ["ann", "bob"] there') from error
 
 
 def read_file(file: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What drivers raise, in the words of the house: what passes by itself, what an operator mends, and what is a defect."""
+"""What drivers raise, in the words of the house: what passes by itself, what an operator mends, what is a defect."""
 
 from typing import NoReturn
 

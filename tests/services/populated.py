@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-from datetime import timedelta
 
 import asyncpg
 

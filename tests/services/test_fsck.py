@@ -8,14 +8,12 @@ from pathlib import Path
 import pytest
 
 from director.services import fsck
-from director.store import schema
 from director.store.database import Database
 from director.store.fsck import Check, blobs, envoys, experiments, rounds, streams
 from director.store.opening import open_database
 from tests.conftest import lent
 from tests.postgres import PostgresServer
 from tests.services.populated import corrupt, populate, unguard
-from tests.world import World
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 A_BLOB = (
@@ -33,6 +31,17 @@ def of(name: str) -> str:
 def round_of(name: str, number: int) -> str:
     """The condition that a row belongs to a round."""
     return f"experiment_id = {of(name)} AND round = {number}"
+
+
+def member(name: str, envoy: str) -> str:
+    """The condition that a row is a collaborator."""
+    return f"experiment_id = {of(name)} AND envoy = '{envoy}'"
+
+
+def update(name: str, number: int, envoy: str) -> str:
+    """The blob of an update."""
+    found = f"{round_of(name, number)} AND envoy = '{envoy}' AND task = 'train'"
+    return f"(SELECT blob_id FROM contributions WHERE {found})"
 
 
 def the_round(name: str, number: int) -> str:
@@ -117,13 +126,13 @@ BROKEN = [
     ),
     (
         Check.METRIC_STREAM,
-        "(SELECT count",
+        "metrics: numbers 1 to 7 are expected; there are 6 rows up to 6",
         [f"DELETE FROM metrics WHERE {round_of('collecting', 2)}"],
     ),
     (
         Check.METRIC_STREAM,
         "up to",
-        [f"UPDATE experiments SET metric_seq = metric_seq - 1 WHERE name = 'finished'"],
+        ["UPDATE experiments SET metric_seq = metric_seq - 1 WHERE name = 'finished'"],
     ),
     (
         Check.EVENT_STREAM,
@@ -159,25 +168,24 @@ BROKEN = [
         Check.ENDED_ONCE,
         "it is in_progress, its events tell experiment_failed",
         [
-            f"UPDATE events SET kind = 'experiment_failed' WHERE stream = {of('aggregating')} AND kind = 'round_frozen'",
+            "UPDATE events SET kind = 'experiment_failed' "
+            f"WHERE stream = {of('aggregating')} AND kind = 'round_frozen'",
         ],
     ),
     (
         Check.COLLABORATOR_STATE,
         "it is finished, but envoy 'a' is working in it",
-        [
-            f"UPDATE collaborators SET state = 'working', ended_at = NULL WHERE experiment_id = {of('finished')} AND envoy = 'a'"
-        ],
+        [f"UPDATE collaborators SET state = 'working', ended_at = NULL WHERE {member('finished', 'a')}"],
     ),
     (
         Check.COLLABORATOR_STATE,
         "it is in_progress, but envoy 'c' is waiting in it",
-        [f"UPDATE collaborators SET state = 'waiting' WHERE experiment_id = {of('collecting')} AND envoy = 'c'"],
+        [f"UPDATE collaborators SET state = 'waiting' WHERE {member('collecting', 'c')}"],
     ),
     (
         Check.ENGAGED_ONCE,
         "envoy 'c': it serves 2 experiments",
-        [f"UPDATE collaborators SET envoy = 'c' WHERE experiment_id = {of('relaxed')} AND envoy = 'i'"],
+        [f"UPDATE collaborators SET envoy = 'c' WHERE {member('relaxed', 'i')}"],
     ),
     (
         Check.MODELS,
@@ -189,7 +197,8 @@ BROKEN = [
         "its last model is 3, but 2 train rounds are closed",
         [
             "INSERT INTO models (experiment_id, number, digest, size_bytes, created_at, pruned_at) "
-            f"SELECT experiment_id, 3, digest, size_bytes, created_at, created_at FROM models WHERE {the_round('removed', 2)}",
+            "SELECT experiment_id, 3, digest, size_bytes, created_at, created_at "
+            f"FROM models WHERE {the_round('removed', 2)}",
             "UPDATE experiments SET last_model = 3 WHERE name = 'removed'",
         ],
     ),
@@ -297,9 +306,7 @@ BROKEN = [
         Check.UPDATE_BYTES,
         "it is aggregating, but the update of envoy 'e' is not held",
         [
-            untake(
-                f"(SELECT blob_id FROM contributions WHERE {round_of('aggregating', 1)} AND envoy = 'e' AND task = 'train')"
-            ),
+            untake(update("aggregating", 1, "e")),
             f"UPDATE contributions SET blob_id = NULL WHERE {round_of('aggregating', 1)} AND envoy = 'e'",
         ],
     ),
@@ -352,8 +359,8 @@ BROKEN = [
         Check.SESSIONS,
         "begins before session",
         [
-            "UPDATE envoy_sessions SET online_at = (SELECT min(online_at) FROM envoy_sessions) "
-            "WHERE envoy = 'a' AND offline_at IS NULL"
+            "UPDATE envoy_sessions SET offline_at = (SELECT max(expires_at) FROM directors) "
+            "WHERE envoy = 'a' AND offline_at IS NOT NULL"
         ],
     ),
 ]

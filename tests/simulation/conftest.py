@@ -1,7 +1,9 @@
 """Where simulations keep their databases: in memory where there is enough of it, since each run makes a new one."""
 
+import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -28,3 +30,11 @@ def new_file(shelf: Path, migrated_sqlite: Path) -> Callable[[], str]:
         return f"sqlite:///{shutil.copy(migrated_sqlite, shelf / f'{next(numbers)}.db')}"
 
     return make
+
+
+@pytest.fixture(scope="session")
+def offset(testrun_uid: str) -> int:
+    """Which of every seven points is taken in this run, the same in all workers; set DIRECTOR_OFFSET to repeat it."""
+    chosen = int(os.environ.get("DIRECTOR_OFFSET", zlib.crc32(testrun_uid.encode()) % 7))
+    print(f"DIRECTOR_OFFSET={chosen}")
+    return chosen

@@ -80,7 +80,7 @@ class Researcher(Client):
         return [("experiment", stream.experiment_id) for stream in self.streams if stream.to_cancel]
 
     async def act(self, around: Surroundings) -> float:
-        """Submit the next experiment, or read all streams on."""
+        """Submit the next experiment, or read the streams on: where a hint came only the one that it is about."""
         if self.todo:
             submission = self.todo[0]
             experiment_id = await around.ask(lambda world: submit(world, submission))
@@ -88,7 +88,7 @@ class Researcher(Client):
             del self.todo[0]
             return 0.0
         for stream in self.streams:
-            if not stream.ended:
+            if not stream.ended and (stream.to_cancel or not self.hinted):
                 await self._follow(around, stream)
         return POLL
 

@@ -1,25 +1,24 @@
 """Whatever commit a director dies next to, the federation ends as if nothing had happened."""
 
 import asyncio
-import os
-import random
+import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.postgres import PostgresServer
-from tests.simulation.deaths import die_at
+from tests.simulation.deaths import Point, die_at
 from tests.simulation.endings import Ending, broken_promises, differences, ending
 from tests.simulation.forks import Forks
 from tests.simulation.harness import Federation
 from tests.simulation.one_thread import one_thread
 from tests.simulation.scenario import small_federation
 
-SHARES = 8
+SHARES = 6
 """Parts that may be run by different workers."""
 SEVENTH = 7
+NUMBERS = itertools.count()
 TIMERS = ("heartbeats", "tick", "renew", "reap", "sessions", "sweep")
 """Commits whose number follows the clock rather than the work."""
 
@@ -52,3 +51,51 @@ def test_death_next_to_any_commit_changes_nothing(share: int, new_file: Callable
             failed[str(fork)] = said
 
     assert not failed
+
+
+def fatal_on(postgres: PostgresServer, template: str) -> tuple[Ending, list[list[Point]]]:
+    """Run undisturbed on PostgreSQL; return the ending, and the points that are one death each."""
+    forks = Forks()
+    with one_thread():
+        expected, broken = asyncio.run(run(forks.run(copy_of(postgres, template), small_federation())))
+    assert not broken
+    return expected, [fork.points for fork in forks.forks]
+
+
+def copy_of(postgres: PostgresServer, template: str) -> str:
+    """Return the URL of a new database with the schema."""
+    return asyncio.run(postgres.create_database(f"simulation_{next(NUMBERS)}", template=template))
+
+
+def deaths_on(postgres: PostgresServer, template: str, wanted: Callable[[int], bool]) -> dict[str, list[str]]:
+    """Die at the wanted points on PostgreSQL, each time in a run of its own; return what went wrong."""
+    expected, points = fatal_on(postgres, template)
+    failed = {}
+    for number, same in enumerate(points):
+        if wanted(number):
+            with one_thread():
+                federation = Federation(copy_of(postgres, template), small_federation(), fate=die_at(same[0]))
+                found = asyncio.run(run(federation))
+            assert federation.directors == 2, f"{same[0]} was never passed"
+            if said := complaints(found, expected):
+                failed[str(same[0])] = said
+    return failed
+
+
+@pytest.mark.parametrize("share", range(SHARES))
+def test_death_next_to_every_seventh_commit_changes_nothing_on_postgresql(
+    share: int, postgres: PostgresServer, migrated_postgres: str, offset: int
+) -> None:
+    failed = deaths_on(
+        postgres, migrated_postgres, lambda number: number % SEVENTH == offset and number // SEVENTH % SHARES == share
+    )
+
+    assert not failed
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+def test_death_next_to_any_commit_changes_nothing_on_postgresql(
+    postgres: PostgresServer, migrated_postgres: str
+) -> None:
+    assert not deaths_on(postgres, migrated_postgres, lambda _number: True)

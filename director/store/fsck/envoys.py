@@ -30,15 +30,10 @@ IN_ORDER = (
     .where(S.envoy.in_(bindparam("names", expanding=True)))
     .subquery()
 )
+OPEN_ENDED = and_(IN_ORDER.c.next_id.is_not(None), IN_ORDER.c.offline_at.is_(None))
 OVERLAPPING = (
     select(IN_ORDER)
-    .where(
-        or_(
-            and_(IN_ORDER.c.next_id.is_not(None), IN_ORDER.c.offline_at.is_(None)),
-            IN_ORDER.c.next_at < IN_ORDER.c.offline_at,
-            IN_ORDER.c.offline_at < IN_ORDER.c.online_at,
-        )
-    )
+    .where(or_(OPEN_ENDED, IN_ORDER.c.next_at < IN_ORDER.c.offline_at))
     .order_by(IN_ORDER.c.envoy, IN_ORDER.c.id)
 )
 
@@ -54,11 +49,8 @@ async def engaged_once(tx: Transaction, _after: None) -> Page:
 async def sessions(tx: Transaction, after: str | None) -> Page:
     """Look for sessions of one envoy that overlap."""
     names = [row.envoy for row in (await tx.execute(NAMES, {"after": after or "", "page": PAGE})).all()]
-    findings = []
-    for row in await tx.execute(OVERLAPPING, {"names": names}):
-        if row.next_id is None:
-            text = f"session {row.id} ends before it begins"
-        else:
-            text = f"session {row.next_id} begins before session {row.id} has ended"
-        findings.append(Finding(Check.SESSIONS, f"envoy {row.envoy!r}: {text}"))
+    findings = [
+        Finding(Check.SESSIONS, f"envoy {row.envoy!r}: session {row.next_id} begins before session {row.id} has ended")
+        for row in await tx.execute(OVERLAPPING, {"names": names})
+    ]
     return Page(findings, names[-1] if len(names) == PAGE else None)

@@ -1,4 +1,4 @@
-"""What may be the name of an envoy, an experiment, a user or a task."""
+"""What may be the name of an envoy, an experiment, a user or a task, and what may be a text."""
 
 import re
 import unicodedata
@@ -6,7 +6,10 @@ import unicodedata
 from director.errors import InvalidArgument
 
 LONGEST = 255
+LONGEST_TEXT = 65536
 SUBMISSION_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""Characters that not every database and wire can hold: NUL, and halves of characters."""
 
 
 def check_name(what: str, name: str) -> str:
@@ -27,6 +30,24 @@ def check_name(what: str, name: str) -> str:
     if name in (".", "..") or name != name.strip():
         raise InvalidArgument(f"{what} {name!r} may not be a dot, nor begin or end with a space")
     return name
+
+
+def check_text(what: str, text: str) -> str:
+    """Return a text of any lines, or refuse it.
+
+    Raises:
+        InvalidArgument: it is longer than 65536 characters, or holds NUL or half a character.
+    """
+    if len(text) > LONGEST_TEXT:
+        raise InvalidArgument(f"{what} has {len(text)} characters; at most {LONGEST_TEXT} are allowed")
+    if UNSTORABLE.search(text):
+        raise InvalidArgument(f"{what} holds a NUL character or half a character; leave it out")
+    return text
+
+
+def storable(text: str) -> str:
+    """Return the end of a text that nobody can mend, such as a traceback, in a form that can be stored."""
+    return UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text[-LONGEST_TEXT:]).strip()
 
 
 def check_submission_id(submission_id: str) -> str:

@@ -1,14 +1,18 @@
 """What envoys do outside rounds, and who looks at them."""
 
+import json
 import logging
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from director.domain.envoys import Shard, check_fit
+from director.domain.fields import json_value
 from director.domain.messages import Event, EventKind, Heartbeat
 from director.domain.metrics import AGGREGATOR
-from director.domain.names import check_name
+from director.domain.names import LONGEST_TEXT, check_name, check_text, storable
 from director.domain.types import ExperimentId
-from director.errors import InvalidArgument, NotFound, ShardRejected
+from director.errors import InvalidArgument, InvalidPlan, NotFound, ShardRejected
 from director.services.handouts import Handouts
 from director.services.heartbeats import Heartbeats
 from director.services.runtime import Caller, Runtime
@@ -17,9 +21,6 @@ from director.store.envoys import Engagement, Envoy
 from director.store.stash import Blob
 
 log = logging.getLogger(__name__)
-
-MAX_ERROR = 65536
-MAX_DESCRIPTION = 65536
 
 
 class Envoys:
@@ -41,7 +42,7 @@ class Envoys:
         """Enter a shard, or say anew what it is; return the period of heartbeats.
 
         Raises:
-            InvalidArgument: a bad name, shape or number.
+            InvalidArgument: a bad name, text, shape or number.
             ShardRejected: its shapes are not the federation's.
         """
         check_name("the envoy's name", shard.envoy)
@@ -49,8 +50,7 @@ class Envoys:
             raise InvalidArgument(f"no envoy is named {AGGREGATOR!r}: averages carry that name; choose another one")
         if not 0 <= shard.samples < 1 << 63 or any(length < 0 for length in shard.sample_shape + shard.target_shape):
             raise InvalidArgument(f"shard of envoy {shard.envoy!r}: samples and shapes cannot be negative")
-        if len(shard.description) > MAX_DESCRIPTION:
-            raise InvalidArgument(f"the shard's description has more than {MAX_DESCRIPTION} characters")
+        check_text("the shard's description", shard.description)
         settings = self._runtime.settings
         try:
             check_fit(shard, sample_shape=settings.sample_shape, target_shape=settings.target_shape)
@@ -67,7 +67,9 @@ class Envoys:
 
         Raises:
             EnvoyNotFound: it never registered.
+            InvalidArgument: its devices cannot be stored.
         """
+        check_devices(heartbeat.devices)
         return await self._heartbeats.beat(heartbeat)
 
     async def wait_experiment(self, envoy: str, *, seconds: float | None = None) -> Engagement | None:
@@ -110,10 +112,24 @@ class Envoys:
         async with self._db.write("report failure") as tx:
             await experiments.lock(tx, experiment_id)
             await queues.get(tx, experiment_id, envoy, attempt=attempt)
-            text = error[-MAX_ERROR:].strip() or "no reason given"
+            text = storable(error) or "no reason given"
             if not await queues.fail(tx, experiment_id, envoy, text):
                 return
             assignment = await rounds.assignment(tx, experiment_id, envoy)
             if assignment is not None and assignment.todo:
                 await queues.fail_assignment(tx, experiment_id, envoy)
             await events.append(tx, experiment_id, Event(EventKind.COLLABORATOR_FAILED, envoy, text))
+
+
+def check_devices(devices: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse devices that cannot be stored, before they share a transaction with the heartbeats of others.
+
+    Raises:
+        InvalidArgument: the text says what is wrong.
+    """
+    try:
+        found = json_value([dict(device) for device in devices], "devices")
+    except InvalidPlan as error:
+        raise InvalidArgument(str(error)) from None
+    if len(json.dumps(found)) > LONGEST_TEXT:
+        raise InvalidArgument(f"the devices take more than {LONGEST_TEXT} characters")

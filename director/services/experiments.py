@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from director.domain.messages import Event, EventKind
+from director.domain.names import check_text
 from director.domain.types import ExperimentState
 from director.errors import (
     Forbidden,
@@ -85,6 +86,7 @@ class Experiments:
         Raises:
             PreconditionFailed: it has ended otherwise.
         """
+        check_text("the reason", reason)
         async with self._db.write("cancel") as tx:
             experiment = await self._own(tx, name, caller)
             text = reason or f"cancelled by {caller.name}"
@@ -122,6 +124,7 @@ class Experiments:
             Forbidden: the caller is not an operator.
             PreconditionFailed: it waits for none.
         """
+        check_text("the reason", reason)
         if not caller.operator:
             raise Forbidden("only operators approve and reject experiments")
         async with self._db.write("review") as tx:

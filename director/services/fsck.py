@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 from director.domain.types import ExperimentId
 from director.errors import NotFound
@@ -28,9 +29,8 @@ async def report(db: Database) -> Report:
 
 async def findings(db: Database) -> AsyncIterator[Finding]:
     """Yield what contradicts an invariant, as it is found."""
-    for part in fsck.FEDERATION:
-        async for finding in of_federation(db, part):
-            yield finding
+    async for finding in of_federation(db):
+        yield finding
     async for finding in of_bytes(db):
         yield finding
     last = 0
@@ -40,37 +40,39 @@ async def findings(db: Database) -> AsyncIterator[Finding]:
         if not ids:
             return
         for experiment_id in ids:
-            for each in (*fsck.EXPERIMENT, *fsck.HISTORY):
-                async for finding in of_experiment(db, ExperimentId(experiment_id), each):
-                    yield finding
+            async for finding in of_experiment(db, ExperimentId(experiment_id)):
+                yield finding
         last = ids[-1]
 
 
-async def of_federation(db: Database, part: Part) -> AsyncIterator[Finding]:
-    """Go through the pages of a part."""
-    after = None
-    while True:
+async def of_federation(db: Database) -> AsyncIterator[Finding]:
+    """Check the federation as a whole: the next page of every part in one snapshot, until all have had their last."""
+    todo: dict[Part, Any] = dict.fromkeys(fsck.FEDERATION)
+    while todo:
         async with db.read() as tx:
-            page = await part(tx, after)
-        for finding in page.findings:
-            yield finding
-        if (after := page.after) is None:
-            return
+            pages = {part: await part(tx, after) for part, after in todo.items()}
+        todo = {part: page.after for part, page in pages.items() if page.after is not None}
+        for page in pages.values():
+            for finding in page.findings:
+                yield finding
 
 
-async def of_experiment(db: Database, experiment_id: ExperimentId, part: ExperimentPart) -> AsyncIterator[Finding]:
-    """Go through the pages of a part that is about one experiment."""
-    after = None
-    while True:
+async def of_experiment(db: Database, experiment_id: ExperimentId) -> AsyncIterator[Finding]:
+    """Check one experiment, in the same way."""
+    todo: dict[ExperimentPart, Any] = dict.fromkeys(fsck.EXPERIMENT + fsck.HISTORY)
+    while todo:
         async with db.read() as tx:
             experiment = await experiments.get(tx, experiment_id)
-            if part in fsck.HISTORY and await fsck.streams.history_dropped(tx, experiment):
-                return
-            page = await part(tx, experiment, after)
-        for finding in page.findings:
-            yield finding
-        if (after := page.after) is None:
-            return
+            dropped = await fsck.streams.history_dropped(tx, experiment)
+            pages = {
+                part: await part(tx, experiment, after)
+                for part, after in todo.items()
+                if not (dropped and part in fsck.HISTORY)
+            }
+        todo = {part: page.after for part, page in pages.items() if page.after is not None}
+        for page in pages.values():
+            for finding in page.findings:
+                yield finding
 
 
 async def of_bytes(db: Database) -> AsyncIterator[Finding]:

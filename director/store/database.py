@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from director.effects import Clock
 from director.errors import DirectorError, Unavailable
-from director.store.failures import first_line, reraise
+from director.store.failures import UNSTORABLE, first_line, reraise, unstorable
 
 Hint = tuple[str, int | str]
 """What changed, for those who wait: ("experiment", id), ("envoy", name), ("admission", 0) or ("claim", 0)."""
@@ -83,11 +83,14 @@ class Transaction:
         Raises:
             Unavailable: the database is away, or a lock was not to be had in time.
             ResourceExhausted: the disk is full.
+            InvalidArgument: a parameter is one that no column can hold.
         """
         try:
             return await uninterrupted(self._connection.execute(statement, parameters))
         except DBAPIError as error:
             reraise(error)
+        except UNSTORABLE as error:
+            raise unstorable(error) from error
 
     def insert(self, table: Table) -> sqlite.Insert | PostgresInsert:
         """Begin an INSERT that knows ON CONFLICT, which both engines spell alike and SQLAlchemy does not."""

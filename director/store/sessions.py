@@ -3,11 +3,12 @@
 A session that goes on into another month is cut there, so that each row belongs to one month.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, select, update
+from sqlalchemy import Row, and_, bindparam, func, select, update
 
 from director.domain.envoys import Liveness, limit_seconds
 from director.domain.messages import Event, EventKind
@@ -18,12 +19,29 @@ from director.store.tables import envoy_sessions, heartbeats
 FRESHNESS = timedelta(minutes=1)
 """How far the stored end of an open session may lag behind."""
 
+ENDED = (
+    select(envoy_sessions.c.envoy, func.max(envoy_sessions.c.offline_at).label("at"))
+    .where(envoy_sessions.c.envoy.in_(bindparam("names", expanding=True)))
+    .group_by(envoy_sessions.c.envoy)
+)
+
 
 async def open_one(tx: Transaction, envoy: str) -> bool:
     """Open a session for an envoy that has just registered; False if one is open."""
     row = begun(envoy, await tx.now())
+    await let_follow(tx, [row])
     opened = tx.insert(envoy_sessions).values(row).on_conflict_do_nothing().returning(envoy_sessions.c.id)
     return (await tx.execute(opened)).first() is not None
+
+
+async def let_follow(tx: Transaction, rows: Sequence[dict[str, Any]]) -> None:
+    """Let no session begin before its envoy's last one has ended, even if a clock went back in between."""
+    ended = await tx.execute(ENDED, {"names": [row["envoy"] for row in rows]})
+    last = {row.envoy: row.at for row in ended}
+    for row in rows:
+        at = last.get(row["envoy"])
+        if at is not None and at > row["online_at"]:
+            row |= begun(row["envoy"], at)
 
 
 def month_of(instant: datetime) -> str:
@@ -68,6 +86,8 @@ async def reconcile(tx: Transaction, *, lease: timedelta) -> bool:
     for row in (await tx.execute(found.order_by(heartbeats.c.envoy))).all():
         limit = limit_seconds(row.period_seconds, lease.total_seconds())
         compare(row, online=Liveness(row.seen_service, limit).online(time), now=now, changes=changes)
+    if changes.opened:
+        await let_follow(tx, changes.opened)
     await store(tx, changes)
     return changes.returned
 

@@ -24,6 +24,7 @@ async def populate(url: str) -> None:
         await live(federation, clock, 130)  # it goes silent, and comes back
         await federation.process.housekeeping.look_at_sessions()
         await federation.register(*"abcdefghi")
+        await live(federation, clock, 1)
         await finish(federation, "finished", values=(1.0, 3.0, 2.0))
         await finish(federation, "removed", plan=LOWEST, values=(2.0, 2.0, 2.0))
         await federation.process.experiments.remove("removed", RESEARCHER)

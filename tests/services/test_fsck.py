@@ -1,25 +1,30 @@
 """A database that keeps its invariants gives no finding; for each way to break one there is exactly one."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from director.cli.main import run
 from director.services import fsck
 from director.store.database import Database
 from director.store.fsck import Check, blobs, envoys, experiments, rounds, streams
 from director.store.opening import open_database
 from tests.conftest import lent
 from tests.postgres import PostgresServer
+from tests.services.busy import busy
 from tests.services.populated import corrupt, populate, unguard
+from tests.world import PLAN, RESEARCHER
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 A_BLOB = (
     "INSERT INTO blobs (digest, size_bytes, chunk_bytes, state, created_at) "
     f"SELECT '{EMPTY}', 0, 4096, 'taken', created_at FROM federations"
 )
+LONG = PLAN.replace("rounds: 2", "rounds: 12")
 NEWEST_BLOB = "(SELECT max(id) FROM blobs)"
 
 
@@ -359,7 +364,7 @@ BROKEN = [
         Check.SESSIONS,
         "begins before session",
         [
-            "UPDATE envoy_sessions SET offline_at = (SELECT max(expires_at) FROM directors) "
+            "UPDATE envoy_sessions SET offline_at = (SELECT max(submitted_at) FROM experiments) "
             "WHERE envoy = 'a' AND offline_at IS NOT NULL"
         ],
     ),
@@ -445,3 +450,44 @@ async def test_each_broken_invariant_is_found_and_nothing_else(
 
 def test_each_check_is_broken_by_some_test() -> None:
     assert {check for check, *_ in BROKEN} == set(Check)
+
+
+async def test_nothing_is_found_while_directors_work(migrated_url: str) -> None:
+    found, looks = [], 0
+    async with busy(migrated_url, "abc") as federation:
+        for number in range(3):
+            await federation.world.submit(f"experiment {number}", envoys="abc", plan=LONG)
+        while not (await federation.state("experiment 2")).terminal:
+            found += [finding async for finding in fsck.findings(federation.world.db)]
+            looks += 1
+            if looks == 5:
+                await federation.world.process.experiments.remove("experiment 0", RESEARCHER)
+
+    assert found == []
+    assert looks > 5
+
+
+def test_command_says_how_much_was_checked(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status = run(["db", "fsck", "--database", url])
+
+    assert (status, capsys.readouterr().out) == (0, f"{len(Check)} checks, nothing found\n")
+
+
+def test_command_prints_a_line_for_each_finding_and_ends_with_1(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    corrupt(url, A_BLOB, "UPDATE federations SET event_seq = event_seq + 1")
+
+    status = run(["db", "fsck", "--database", url])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert status == 1
+    assert [line.partition(":")[0] for line in lines] == ["event_stream", "blob_owner"]
+
+
+def test_command_gives_its_findings_to_programs(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    corrupt(url, A_BLOB)
+
+    status = run(["db", "fsck", "--json", "--database", url])
+
+    report = json.loads(capsys.readouterr().out)
+    assert (status, report["checks"]) == (1, len(Check))
+    assert [(each["check"], sorted(each)) for each in report["findings"]] == [("blob_owner", ["check", "text"])]

@@ -515,7 +515,7 @@ async def test_chunks_can_be_read_from_any_on(db: Database) -> None:
 
 
 @only_sqlite
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.binary(max_size=40), chunk_bytes=st.integers(1, 17), ends=st.tuples(st.integers(0, 40), st.integers(0, 40))
 )

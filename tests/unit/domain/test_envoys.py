@@ -120,6 +120,8 @@ def test_required_one_that_is_not_there_is_not_asked():
 def test_everybody_gets_their_turn():
     envoys = [f"site-{number}" for number in range(10)]
 
-    asked = [envoy for number in range(60) for envoy in select(envoys, required=[], count=3, seed=7, round_number=number)]
+    asked = [
+        envoy for number in range(60) for envoy in select(envoys, required=[], count=3, seed=7, round_number=number)
+    ]
 
     assert all(asked.count(envoy) >= 5 for envoy in envoys)

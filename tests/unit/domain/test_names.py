@@ -44,7 +44,9 @@ def test_submission_id_is_letters_digits_hyphens_and_underscores(submission_id: 
     assert check_submission_id(submission_id) == submission_id
 
 
-@pytest.mark.parametrize("submission_id", ["", "a" * 7, "a" * 65, "with space", "slash/slash", "ümlaut-ümlaut", "a" * 8 + "\n"])
+@pytest.mark.parametrize(
+    "submission_id", ["", "a" * 7, "a" * 65, "with space", "slash/slash", "ümlaut-ümlaut", "a" * 8 + "\n"]
+)
 def test_anything_else_is_no_submission_id(submission_id: str):
     with pytest.raises(InvalidArgument, match="8 to 64 characters"):
         check_submission_id(submission_id)

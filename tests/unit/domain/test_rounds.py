@@ -156,9 +156,7 @@ def test_round_ends_at_its_deadline_with_its_minimum():
 def test_round_below_its_minimum_at_its_deadline_fails_the_experiment_and_says_who_was_missing():
     step = next_step(collecting(done("a"), asked("c"), asked("b"), now=DEADLINE))
 
-    assert step == Fail(
-        "round 1 reached its deadline with 1 of at least 3 collaborators done; still waiting for b, c"
-    )
+    assert step == Fail("round 1 reached its deadline with 1 of at least 3 collaborators done; still waiting for b, c")
 
 
 def test_round_that_is_to_wait_goes_on_past_its_deadline_until_its_minimum_holds():
@@ -208,8 +206,7 @@ def test_failure_that_leaves_too_few_fails_the_experiment_at_once_in_the_envoys_
     step = next_step(collecting(done("a"), failed("b", "CUDA out of memory"), failed("c")))
 
     assert step == Fail(
-        "round 1 cannot reach its minimum of 3 collaborators; "
-        "b failed: CUDA out of memory; c failed: no reason given"
+        "round 1 cannot reach its minimum of 3 collaborators; b failed: CUDA out of memory; c failed: no reason given"
     )
 
 

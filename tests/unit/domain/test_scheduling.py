@@ -162,9 +162,8 @@ def test_nobody_is_passed_by_for_an_envoy_that_it_could_use(queue: dict[str, Any
         if each.id in decided.start:
             assert not each.envoys & passed
             load[each.owner] += 1
-        elif each.id not in decided.fail and each.quorum_online:
-            if load[each.owner] < queue["limits"].running_per_user:
-                passed |= each.envoys
+        elif each.id not in decided.fail and each.quorum_online and load[each.owner] < queue["limits"].running_per_user:
+            passed |= each.envoys
 
 
 @given(queues())

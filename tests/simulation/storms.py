@@ -1,0 +1,225 @@
+"""A federation in bad weather: one seed decides who acts, in which order transactions begin, and what goes wrong."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from director.effects import ManualClock
+from director.errors import DirectorError, Unavailable
+from director.store.database import Hint
+from tests.simulation.actors import Actor, Client
+from tests.simulation.deaths import Died, Point
+from tests.simulation.directors import Director
+from tests.simulation.envoys import Envoy
+from tests.simulation.turnstiles import Turnstile
+
+T = TypeVar("T")
+Call = Callable[..., Awaitable[Any]]
+STEPS = 6000
+"""More than any run needs that does not stand still."""
+RETRY = timedelta(seconds=1)
+
+
+class Repeated(Actor):
+    """A call that the network delivers once more, later, to whoever serves then; nobody hears the answer."""
+
+    def __init__(self, call: Call) -> None:
+        """Keep the call."""
+        super().__init__()
+        self.call = call
+
+    async def act(self, around: Any) -> float:
+        """Deliver it."""
+        try:
+            await around.serve(self.call)
+        except DirectorError:
+            pass
+        around.clients.remove(self)
+        return 0.0
+
+
+class Storm:
+    """Directors that die and rise, one that does not know that it is dead, and clients whose calls get lost."""
+
+    def __init__(self, url: str, clients: Sequence[Client], *, seed: int) -> None:
+        """Prepare; the database has the schema."""
+        self.url = url
+        self.clients: list[Any] = list(clients)
+        self.clock = ManualClock()
+        self.chance = random.Random(seed)
+        self.mischief = self.chance.randint(0, 25)
+        """How many things are still to go wrong."""
+        self.tally: Counter[str] = Counter()
+        self.happened: list[str] = []
+        self.turnstile = Turnstile()
+        self.directors: list[Director] = []
+        """Those that are up; all but the last do not know that another one took over."""
+        self.started = 0
+        self.turns: dict[Actor, asyncio.Task[None]] = {}
+        self.starting: asyncio.Task[None] | None = None
+
+    @property
+    def now(self) -> datetime:
+        """The instant."""
+        return self.clock.now()
+
+    @property
+    def actors(self) -> list[Actor]:
+        """Everybody; one that was taken over claims nothing, as its lease has ended."""
+        jobs = [job for director in self.directors for job in director.jobs]
+        taken_over = self.directors[:-1] if self.starting is None else self.directors
+        return [*(job for job in jobs if job.name != "claim" or job.director not in taken_over), *self.clients]
+
+    def hear(self, hints: Sequence[Hint]) -> None:
+        """Wake whom the hints concern, or lose them."""
+        if self._goes_wrong(0.05, "a hint is lost"):
+            return
+        told = set(hints)
+        for actor in self.actors:
+            actor.woken = actor.woken or not told.isdisjoint(actor.hears())
+
+    def _goes_wrong(self, probability: float, what: str) -> bool:
+        if self.mischief <= 0 or self.chance.random() >= probability:
+            return False
+        self.mischief -= 1
+        self.happened.append(what)
+        return True
+
+    def strike(self, point: Point) -> None:
+        """Decide whether a director dies next to a commit."""
+        if self._goes_wrong(0.02, f"death {point}"):
+            raise Died(str(point))
+
+    async def serve(self, call: Callable[..., Awaitable[T]]) -> T:
+        """Have one of the directors serve a call."""
+        if not self.directors:
+            raise Unavailable("nobody is up")
+        director = self.chance.choice(self.directors)
+        return await director.while_alive(call(director.world))
+
+    async def ask(self, call: Callable[..., Awaitable[T]]) -> T:
+        """Call over a network that loses and repeats."""
+        if self._goes_wrong(0.02, "a call is lost"):
+            raise Unavailable("lost on the way")
+        if self._goes_wrong(0.03, "a call is repeated"):
+            self.clients.append(Repeated(call))
+        answer = await self.serve(call)
+        if self._goes_wrong(0.03, "an answer is lost"):
+            raise Unavailable("lost on the way back")
+        return answer
+
+    async def run(self) -> None:
+        """Let everybody act until nothing is to go wrong any more and nobody waits for anything."""
+        for _ in range(STEPS):
+            await self._clear_away()
+            if self.mischief <= 0 and not self.turns and all(client.done for client in self._lasting()):
+                return
+            await self._step()
+        waiting = [client.name for client in self._lasting() if not client.done]
+        raise AssertionError(f"the federation stands still; there wait {waiting}")
+
+    def _lasting(self) -> list[Client]:
+        return [client for client in self.clients if isinstance(client, Client)]
+
+    async def _step(self) -> None:
+        """Do one thing."""
+        if self._goes_wrong(0.03, "something"):
+            self.happened[-1] = await self._disturb()
+            return
+        if not self.directors and self.starting is None:
+            self._start()
+            await self.turnstile.settle()
+            return
+        ready = [actor for actor in self.actors if actor not in self.turns and actor.ready(self.now)]
+        waiting = self.turnstile.waiting
+        if not ready and not waiting:
+            idle = [actor.due for actor in self.actors if actor not in self.turns]
+            self.clock.advance(max(min(idle, default=self.now) - self.now, timedelta(seconds=0.25)))
+        elif waiting and (not ready or self.chance.random() < 0.6):
+            await self.turnstile.let_in(self.chance.choice(waiting))
+        else:
+            actor = self.chance.choice(ready)
+            self.turns[actor] = asyncio.create_task(self._turn(actor))
+            await self.turnstile.settle()
+            self.clock.advance(timedelta(milliseconds=self.chance.randrange(500)))
+
+    async def _turn(self, actor: Actor) -> None:
+        try:
+            await actor.turn(self)
+        except Unavailable:
+            actor.due = self.now + RETRY
+        if self._goes_wrong(0.01, f"{actor} pauses"):
+            actor.due = self.now + timedelta(seconds=self.chance.randrange(4000))
+
+    async def _clear_away(self) -> None:
+        """Bury the dead, and forget the turns that are over."""
+        for director in [director for director in self.directors if director.dead]:
+            await self._bury(director)
+        if self.starting is not None and self.starting.done():
+            self.starting.result()
+            self.starting = None
+        for actor in [actor for actor, turn in self.turns.items() if turn.done()]:
+            self.turns.pop(actor).result()
+
+    def _start(self) -> None:
+        self.started += 1
+        director = Director(
+            self.url,
+            self.clock,
+            seed=self.started,
+            fate=self.strike,
+            tally=self.tally,
+            heard=self.hear,
+            database=self.turnstile.open,
+        )
+        self.starting = asyncio.create_task(self._open(director))
+
+    async def _open(self, director: Director) -> None:
+        try:
+            await director.open()
+        except Unavailable:
+            await self._bury(director)
+            return
+        self.directors.append(director)
+        for client in self.clients:
+            client.woken = True
+
+    async def _bury(self, director: Director) -> None:
+        director.seam.die()
+        await self.turnstile.turn_away(director.db)
+        await director.bury()
+        if director in self.directors:
+            self.directors.remove(director)
+
+    async def _disturb(self) -> str:
+        """Let something go wrong."""
+        what = self.chance.choice(["death", "death", "takeover", "takeover", "jump", "back", "outage", "crash"])
+        match what:
+            case "death" if self.directors:
+                await self._bury(self.chance.choice(self.directors))
+            case "takeover" if len(self.directors) == 1 and self.starting is None:
+                self.directors[0].unlock()
+                self._start()
+                await self.turnstile.settle()
+            case "jump":
+                self.clock.advance(timedelta(seconds=self.chance.randrange(7200)))
+            case "back":
+                self.clock.advance(-timedelta(seconds=self.chance.randrange(600)))
+            case "outage" if self.starting is None:
+                for director in list(self.directors):
+                    await self._bury(director)
+                self.clock.advance(timedelta(hours=self.chance.randrange(48)))
+            case "crash":
+                envoy = self.chance.choice([client for client in self.clients if isinstance(client, Envoy)])
+                envoy.crash()
+                return f"{envoy.name} crashes"
+        return what
+
+    async def close(self) -> None:
+        """Stop all directors; the last one sweeps what has expired."""
+        await self._clear_away()
+        for director in list(self.directors):
+            await self._bury(director)

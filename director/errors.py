@@ -20,7 +20,8 @@ DirectorError
 │   ├── LeaseLost
 │   └── StaleAttempt
 ├── ResourceExhausted       send less, or later
-│   └── MessageTooLarge
+│   ├── MessageTooLarge
+│   └── DiskFull
 ├── Unavailable             repeat the same call
 ├── Corrupt                 upload again
 └── SchemaOutdated          run `director db upgrade`
@@ -117,8 +118,16 @@ class MessageTooLarge(ResourceExhausted):
     """The upload is larger than the director accepts."""
 
 
+class DiskFull(ResourceExhausted):
+    """The database has no room, or none but its reserve; repeat the same call once space was freed."""
+
+
 class Unavailable(DirectorError):
     """The database or the director is away for the moment; repeat the same call."""
+
+
+PASSING = (Unavailable, DiskFull)
+"""What passes by itself, or when an operator acts: whoever runs in the background waits, and tries again."""
 
 
 class Corrupt(DirectorError):

@@ -1,17 +1,28 @@
 """Everything that an operator can set: defaults, then the director's YAML file, then DIRECTOR_* in the environment."""
 
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from director.errors import InvalidArgument
 
-Shape = tuple[int, ...]
 MEBIBYTE = 1 << 20
+
+
+def seconds(written: object) -> object:
+    """Turn a text that is a number into the number: in the environment everything is text."""
+    with suppress(ValueError):
+        return float(written) if isinstance(written, str) else written
+    return written
+
+
+Shape = tuple[int, ...]
+Length = Annotated[timedelta, BeforeValidator(seconds)]
 
 
 class Settings(BaseModel):
@@ -28,7 +39,7 @@ class Settings(BaseModel):
     target_shape: Shape | None = Field(
         None, description="Shape of one target that every shard must have; any if unset."
     )
-    envoy_health_check_period: timedelta = Field(
+    envoy_health_check_period: Length = Field(
         timedelta(seconds=60), gt=timedelta(0), description="How often envoys send heartbeats."
     )
     install_requirements: bool = Field(False, description="Refused when true: the director runs no code of others.")
@@ -39,16 +50,16 @@ class Settings(BaseModel):
     operators: tuple[str, ...] = Field((), description="Users who see every experiment, and may approve and reject.")
     max_running_experiments: int = Field(16, ge=1, description="Experiments in progress at once in the federation.")
     max_running_per_user: int = Field(16, ge=1, description="Experiments in progress at once of one owner.")
-    review_deadline: timedelta = Field(
+    review_deadline: Length = Field(
         timedelta(hours=1), gt=timedelta(0), description="How long a review callback may stay silent."
     )
-    lease: timedelta = Field(
+    lease: Length = Field(
         timedelta(seconds=10), ge=timedelta(seconds=1), description="After this long a silent director is replaced."
     )
-    poll: timedelta = Field(
+    poll: Length = Field(
         timedelta(seconds=5), gt=timedelta(0), description="How often everything is looked at even if nothing woke it."
     )
-    long_poll: timedelta = Field(
+    long_poll: Length = Field(
         timedelta(seconds=25),
         gt=timedelta(0),
         le=timedelta(seconds=30),
@@ -62,6 +73,31 @@ class Settings(BaseModel):
     )
     max_archive_bytes: int = Field(1 << 30, ge=1, description="Largest workspace archive.")
     max_model_bytes: int = Field(1 << 40, ge=1, description="Largest model.")
+
+    keep_models_every: int = Field(
+        1, ge=1, description="Keep the models of every so many rounds; the first, the best and the last stay anyway."
+    )
+    history_retention: Length | None = Field(
+        None,
+        ge=timedelta(0),
+        description="How long the metrics, events and rounds of a removed experiment are kept; for ever if unset.",
+    )
+    presence_retention: Length = Field(
+        timedelta(days=365),
+        ge=timedelta(0),
+        description="How long the envoys' uptime history, and directors that have ended, are kept.",
+    )
+
+    disk_reserve_bytes: int = Field(
+        256 * MEBIBYTE,
+        ge=0,
+        description="On SQLite: with less than this left on the file's disk nothing more is taken in, and time stands.",
+    )
+    database_size_limit_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="On PostgreSQL: with a database larger than this it is likewise; unlimited if unset.",
+    )
 
     @property
     def tick(self) -> timedelta:

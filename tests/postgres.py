@@ -18,7 +18,7 @@ import asyncpg
 
 SHARED_MEMORY = Path("/dev/shm")
 NEEDED_BYTES = 2 << 30
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 class PostgresServer:
@@ -107,6 +107,11 @@ class PostgresServer:
         """Stop it and delete its files."""
         self.stop()
         shutil.rmtree(self.home, ignore_errors=True)
+
+    @property
+    def programs(self) -> Path:
+        """The directory of its programs."""
+        return self._bin
 
     def url(self, database: str) -> str:
         """Return the URL of a database."""

@@ -1,6 +1,7 @@
 """`director db`: the database itself, without a director."""
 
 import asyncio
+from pathlib import Path
 
 import click
 
@@ -84,3 +85,48 @@ def fsck(context: click.Context, database: str | None, as_json: bool) -> None:
             click.echo(f"{report.checks} checks, nothing found")
     if report.findings:
         context.exit(1)
+
+
+@db.command()
+@database_option
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE|DIR",
+    help="A new file, or a directory to put one in.",
+)
+@json_option
+def backup(database: str | None, output: Path, as_json: bool) -> None:
+    """Back the database up as of this moment; directors go on working meanwhile.
+
+    Of SQLite it is a database that a director may be started on. Of PostgreSQL it is what `pg_dump --format=custom`
+    writes: restore it with `pg_restore`, then run `director db new-epoch` on it before any director.
+    """
+    from director.services import backups
+
+    file = asyncio.run(backups.backup(database_url(database), output))
+    size = file.stat().st_size
+    if as_json:
+        show_json({"file": str(file), "size_bytes": size})
+    else:
+        click.echo(f"{file} ({size} bytes)")
+
+
+@db.command(name="new-epoch")
+@database_option
+@json_option
+def new_epoch(database: str | None, as_json: bool) -> None:
+    """Let a restored database begin anew; run it after a restore, before any director.
+
+    Readers start their streams from the beginning, every fence is raised, and no director of before owns anything.
+    """
+    from director.services import backups
+
+    epoch = asyncio.run(backups.new_epoch(database_url(database)))
+    if as_json:
+        show_json({"epoch": epoch.token, "directors": epoch.directors, "experiments": epoch.experiments})
+    else:
+        click.echo(
+            f"epoch {epoch.token}: {epoch.directors} directors declared dead, {epoch.experiments} experiments freed"
+        )

@@ -3,6 +3,7 @@
 Exit status: 0 on success, 1 on failure with one line on standard error, 2 on wrong usage, 130 on Ctrl-C.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -93,6 +94,7 @@ def failed(reason: str) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what its core would write to standard error, our errors say
     sys.exit(run())
 
 

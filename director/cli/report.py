@@ -12,7 +12,7 @@ NAMES = ("experiments", "rounds", "contributions", "metrics", "envoy_uptime", "f
 
 
 @click.command()
-@click.argument("name", type=click.Choice(NAMES), default="experiments")
+@click.argument("name", type=click.Choice(NAMES), default="experiments", metavar="[NAME]")
 @click.option("--experiment", metavar="NAME", help="Only of this experiment.")
 @click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="At most so many rows.")
 @database_option
@@ -20,7 +20,8 @@ NAMES = ("experiments", "rounds", "contributions", "metrics", "envoy_uptime", "f
 def report(name: str, experiment: str | None, limit: int, database: str | None, as_json: bool) -> None:
     """Report from the database: the view report_NAME, which plain SQL reads as well.
 
-    The columns are described in docs/reference/sql.md.
+    NAME is experiments (the default), rounds, contributions, metrics, envoy_uptime or failures. The columns are
+    described in docs/reference/sql.md.
     """
     from director.services import maintenance
 

@@ -55,6 +55,7 @@ def serve(
     logging.basicConfig(
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # what it did to the schema is said in our own words
     host, port = split_address(listen) if listen is not None else (None, None)
     settings = load_settings(
         director_config_path,

@@ -32,10 +32,14 @@ class Circumstances:
     limit: int
     rests_seconds: float
     """For how long nobody may claim it, after crashes."""
+    full: str | None = None
+    """Why the database takes nothing in, if it does not."""
 
 
 def why(snapshot: Snapshot, around: Circumstances) -> list[str]:
     """Say what an experiment waits for, most important first."""
+    if around.full is not None and not snapshot.state.terminal:
+        return [f"room, as everything does: {around.full}"]
     match snapshot.state:
         case ExperimentState.PENDING:
             return pending(snapshot, around)

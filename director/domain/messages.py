@@ -61,6 +61,7 @@ class EventKind(StrEnum):
     DIRECTOR_STARTED = "director_started"
     DIRECTOR_STOPPED = "director_stopped"
     DIRECTOR_REAPED = "director_reaped"
+    EPOCH_BEGAN = "epoch_began"
     SHARD_REGISTERED = "shard_registered"
     ENVOY_ONLINE = "envoy_online"
     ENVOY_OFFLINE = "envoy_offline"

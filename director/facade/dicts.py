@@ -1,6 +1,7 @@
 """What the facade takes and gives as dicts, in the keys that the director's users have always known."""
 
 from collections.abc import Mapping, Sequence
+from operator import index
 from typing import Any
 
 from director.domain.envoys import Shard
@@ -17,26 +18,41 @@ def as_shape(shape: Sequence[int | str] | None) -> tuple[int, ...] | None:
     """
     if shape is None:
         return None
+    if isinstance(shape, str) or not isinstance(shape, Sequence):
+        raise InvalidArgument(f"the shape {shape!r} is not a list of whole numbers")
+    return tuple(as_whole(length, f"the shape {shape!r} is not a list of whole numbers") for length in shape)
+
+
+def as_whole(value: int | str, wrong: str) -> int:
+    """Read a whole number, which some clients write as text.
+
+    Raises:
+        InvalidArgument: it is none; the text is the one given.
+    """
     try:
-        return tuple(int(length) for length in shape)
+        return int(value) if isinstance(value, str) else index(value)
     except (TypeError, ValueError):
-        raise InvalidArgument(f"the shape {shape!r} is not a list of whole numbers") from None
+        raise InvalidArgument(wrong) from None
 
 
 def read_shard(shard_info: Mapping[str, Any]) -> Shard:
     """Read a shard from a dict.
 
     Raises:
-        InvalidArgument: it names no envoy, or a shape is none.
+        InvalidArgument: it names no envoy, or a text, a shape or a number is none.
     """
-    try:
-        name = shard_info["node_info"]["name"]
-    except (KeyError, TypeError):
-        raise InvalidArgument("shard_info has no name at node_info.name") from None
+    match shard_info:
+        case {"node_info": {"name": str(name)}}:
+            pass
+        case _:
+            raise InvalidArgument("shard_info has no name at node_info.name")
+    description, samples = shard_info.get("shard_description", ""), shard_info.get("n_samples", 0)
+    if not isinstance(description, str):
+        raise InvalidArgument("shard_info's shard_description is not a text")
     return Shard(
         envoy=name,
-        description=shard_info.get("shard_description", ""),
-        samples=int(shard_info.get("n_samples", 0)),
+        description=description,
+        samples=as_whole(samples, f"shard_info's n_samples is {samples!r}, not a whole number"),
         sample_shape=as_shape(shard_info.get("sample_shape", ())) or (),
         target_shape=as_shape(shard_info.get("target_shape", ())) or (),
     )

@@ -18,10 +18,10 @@ from director.domain.types import Array, Tensors
 from director.errors import (
     ExperimentNotFound,
     InvalidArgument,
-    ModelNotFound,
     ModelNotReady,
     NotFound,
     ShardRejected,
+    Unavailable,
 )
 from director.facade.dicts import as_shape, describe, progress, read_shard, status, write_shard
 from director.facade.pieces import file_pieces, measure, rechunked
@@ -95,7 +95,11 @@ class Director:
 
     async def __aenter__(self) -> Self:
         """Open the database and enter the federation."""
-        await self.open()
+        try:
+            await self.open()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(
@@ -179,12 +183,14 @@ class Director:
 
         Raises:
             ShardNotFoundError: the envoy never registered.
+            Unavailable: this director is closing.
         """
         await self.open()
-        while True:
+        while not self.process.runtime.wakeups.closing:
             given = await self.process.envoys.wait_experiment(envoy_name)
             if given is not None:
                 return given.experiment_name
+        raise Unavailable("this director is closing; wait at another one")
 
     async def get_experiment_data(self, experiment_name: str) -> Path:
         """Return an experiment's archive as a temporary file, which goes with this director.
@@ -197,7 +203,7 @@ class Director:
             archive = await self.process.experiments.archive(tx, experiment_name)
         if self._files is None:
             self._files = tempfile.TemporaryDirectory(prefix="director-")
-        path = Path(self._files.name) / f"{archive.digest}.zip"
+        path = Path(tempfile.mkdtemp(dir=self._files.name)) / "archive.zip"
         with path.open("wb") as file:
             async for _number, data in stash.read_chunks(self.process.runtime.db, archive):
                 await asyncio.to_thread(file.write, data)
@@ -302,7 +308,7 @@ class Director:
             payload = bytearray()
             async for _number, data in stash.read_chunks(self.process.runtime.db, model.blob):
                 payload += data
-        except (ExperimentNotFound, ModelNotReady, ModelNotFound) as error:
+        except (NotFound, ModelNotReady) as error:
             log.info("no model: %s", error)
             return None
         return experiment.manifest.arrays(payload)

@@ -8,7 +8,7 @@ from director.domain import scheduling
 from director.domain.messages import Event, EventKind
 from director.domain.scheduling import Limits
 from director.domain.types import ExperimentId, ExperimentState
-from director.errors import Unavailable
+from director.errors import PASSING
 from director.services import endings
 from director.services.duties import Ticker
 from director.services.runtime import Runtime
@@ -38,7 +38,7 @@ class Admission:
                 try:
                     if await self.admit():
                         pause = SKIPPED_SECONDS
-                except Unavailable as error:
+                except PASSING as error:
                     log.warning("admission waits: %s", error)
                     await asyncio.sleep(min(1.0, poll))
                     continue
@@ -55,8 +55,7 @@ class Admission:
             if not (await clock.read(tx)).stale:
                 return await self._decide(tx)
         # After an outage nothing is decided before it is accounted for.
-        await self._ticker.tick()
-        return True
+        return await self._ticker.tick()
 
     async def _decide(self, tx: Transaction) -> bool:
         settings = self._runtime.settings

@@ -4,7 +4,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from director.errors import Unavailable
+from director.errors import PASSING
+from director.services.retention import Retention
 from director.services.runtime import Runtime
 from director.store import clock, federations, sessions, stash
 
@@ -20,14 +21,17 @@ class Ticker:
         """Prepare."""
         self._runtime = runtime
 
-    async def tick(self) -> None:
-        """Store service time, if nobody did so for the length of a tick."""
+    async def tick(self) -> bool:
+        """Store service time, if nobody did so for the length of a tick; False where it stands still: no room."""
+        if await self._runtime.disk.lacks() is not None:
+            return False
         every = self._runtime.settings.tick
         async with self._runtime.db.read() as tx:
             due = await clock.due(tx, every=every)
         if due:
             async with self._runtime.db.write("tick") as tx:
                 await clock.tick(tx, every=every)
+        return True
 
     async def run(self) -> None:
         """Tick until cancelled."""
@@ -40,6 +44,7 @@ class Housekeeping:
     def __init__(self, runtime: Runtime) -> None:
         """Prepare."""
         self._runtime = runtime
+        self._retention = Retention(runtime)
 
     async def look_at_sessions(self) -> None:
         """Open and close the envoys' sessions by their heartbeats."""
@@ -59,22 +64,29 @@ class Housekeeping:
                     return
             await asyncio.sleep(SWEEP_PAUSE)
 
+    async def give_back(self) -> None:
+        """Without room, return to the disk what was freed inside the database."""
+        while await self._runtime.disk.lacks() is not None and await self._runtime.db.give_back():  # noqa: ASYNC110
+            await asyncio.sleep(SWEEP_PAUSE)
+
     async def once(self) -> None:
         """Do all of it once."""
         await self.look_at_sessions()
         await self.sweep()
+        await self._retention.sweep()
+        await self.give_back()
 
     async def run(self) -> None:
         """Keep house until cancelled."""
         await forever("housekeeping", self.once, self._runtime.settings.poll.total_seconds())
 
 
-async def forever(what: str, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+async def forever(what: str, work: Callable[[], Awaitable[object]], seconds: float) -> None:
     """Do something again and again; an error is logged, and waited out."""
     while True:
         try:
             await work()
-        except Unavailable as error:
+        except PASSING as error:
             log.warning("%s waits: %s", what, error)
         except Exception:
             log.exception("%s failed; it is tried again", what)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from director.domain import aggregation
 from director.domain.messages import Event, EventKind
 from director.domain.types import DirectorId, ExperimentId
-from director.errors import LeaseLost, Unavailable
+from director.errors import PASSING, LeaseLost
 from director.services.duties import Ticker
 from director.services.runtime import Runtime
 from director.services.steps import ReviewCallback, Steps
@@ -58,7 +58,7 @@ class Execution:
                     try:
                         if await self.reconcile(hinted=hinted):
                             pause = SKIPPED_SECONDS
-                    except Unavailable as error:
+                    except PASSING as error:
                         log.warning("claiming waits: %s", error)
                         await asyncio.sleep(min(1.0, poll))
                         continue
@@ -125,7 +125,7 @@ class Execution:
                 except LeaseLost as error:
                     log.info("stopped: %s", error)
                     return
-                except Unavailable as error:
+                except PASSING as error:
                     log.warning("experiment %s waits: %s", fence.experiment_id, error)
                     await asyncio.sleep(min(1.0, poll))
                     continue
@@ -146,16 +146,20 @@ class Execution:
             await steps.give_up(f"the director could not go on: {type(error).__name__}: {error}")
         except LeaseLost:
             pass
-        except Unavailable:
+        except PASSING:
             return False
         return True
 
     async def drain(self) -> None:
         """Claim nothing more and let everything go, so that another director takes it at once."""
         self._draining = True
-        fences = list(self._loops)
-        await self._stop(fences)
-        for fence in fences:
+        await self._stop(list(self._loops))
+        me = self._director_id()
+        if me is None:
+            return
+        async with self._runtime.db.read() as tx:
+            owned = await leases.owned(tx, me)
+        for fence in owned:
             async with self._runtime.db.write("release") as tx:
                 if await leases.release(tx, fence):
                     happened = Event(EventKind.EXPERIMENT_RELEASED, details={"director": fence.director_id})

@@ -23,13 +23,16 @@ class Explaining:
         Raises:
             ExperimentNotFound: it is absent, or not the caller's.
         """
+        full = await self._runtime.disk.lacks()
         async with self._runtime.db.read() as tx:
             experiment = await experiments.find(tx, name, caller=caller.scope)
             snapshot = await snapshots.read(tx, experiment, lease=self._runtime.settings.lease)
-            around = await self._circumstances(tx, experiment, caller)
+            around = await self._circumstances(tx, experiment, caller, full=full)
         return why(snapshot, around)
 
-    async def _circumstances(self, tx: Transaction, experiment: Experiment, caller: Caller) -> Circumstances:
+    async def _circumstances(
+        self, tx: Transaction, experiment: Experiment, caller: Caller, *, full: str | None
+    ) -> Circumstances:
         lease, limit = self._runtime.settings.lease, self._runtime.settings.max_running_experiments
         found = await envoys.listed(tx, lease=lease)
         serving = [each.experiment_id for each in found if each.experiment_id is not None]
@@ -54,5 +57,6 @@ class Explaining:
             ahead=ahead,
             running=sum((await pending.running(tx)).values()),
             limit=limit,
+            full=full,
             rests_seconds=(experiment.claimable_from - await tx.now()).total_seconds(),
         )

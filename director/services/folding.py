@@ -50,6 +50,7 @@ async def fold(runtime: Runtime, experiment: Experiment, fence: Fence, round_num
     async with runtime.db.read() as tx:
         inputs = await read_inputs(tx, experiment, round_number)
     settings, manifest = runtime.settings, experiment.manifest
+    await runtime.disk.wait()
     async with runtime.db.write("begin fold") as tx:
         upload = await stash.begin_afresh(
             tx, purpose(fence, round_number), manifest.size_bytes, chunk_bytes=settings.chunk_bytes
@@ -61,6 +62,7 @@ async def fold(runtime: Runtime, experiment: Experiment, fence: Fence, round_num
     samples = np.array(inputs.samples, np.float64)
     for start in range(0, manifest.size_bytes, height):
         stop = min(start + height, manifest.size_bytes)
+        await runtime.disk.wait()
         async with runtime.budget.hold((len(inputs.updates) + 3) * (stop - start)):
             base, *updates = [
                 await stash.read_part(runtime.db, blob, start, stop) for blob in (inputs.base, *inputs.updates)
@@ -106,6 +108,7 @@ class ChunkWriter:
     async def _put(self, data: bytes) -> None:
         async with self._runtime.db.write("put fold chunk") as tx:
             await stash.put(tx, self._upload.blob_id, self._number, data)
+        self._runtime.disk.spend(len(data))
         self._number += 1
 
     async def close(self) -> Blob:

@@ -15,7 +15,7 @@ from typing import IO
 from director.domain.messages import Event, EventKind
 from director.domain.types import DirectorId
 from director.effects import monotonic
-from director.errors import Unavailable
+from director.errors import PASSING
 from director.services.runtime import Runtime
 from director.store import events, federations, leases
 from director.store.database import Database
@@ -49,13 +49,13 @@ class Presence:
         return self._id if monotonic() < self._valid_until else None
 
     def lock_file(self) -> None:
-        """Keep every other director off an SQLite file, from before its schema is touched.
+        """Keep every other director off an SQLite file, from before its schema is touched; again is the same.
 
         Raises:
             PreconditionFailed: another director runs on it.
         """
         path = sqlite_path(self._runtime.db.url)
-        if path is not None:
+        if path is not None and self._lock is None:
             self._lock = lock_file(path)
 
     async def enter(self) -> None:
@@ -97,7 +97,7 @@ class Presence:
                     await self._register(alone=False)
                 if self._beat >= next_look:
                     next_look = self._beat + await self.bury()
-            except Unavailable as error:
+            except PASSING as error:
                 log.warning("the lease waits: %s", error)
             await asyncio.sleep(min(every, max(next_look - monotonic(), 0.01)))
 
@@ -138,7 +138,7 @@ class Presence:
         try:
             async with db.write("renew") as tx:
                 renewed = await leases.renew(tx, me, lease=self._lease)
-        except Unavailable as error:
+        except PASSING as error:
             log.warning("the lease could not be renewed: %s", error)
             return
         if me == self._id:
@@ -150,7 +150,7 @@ class Presence:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, 5)
         if self._id is not None:
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(*PASSING):
                 async with self._runtime.db.write("leave") as tx:
                     await leases.retire(tx, self._id)
                     await events.append_to_federation(

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from director.effects import Entropy, SystemEntropy
-from director.errors import Unavailable
+from director.errors import PASSING
 from director.services.admission import Admission
 from director.services.duties import Housekeeping, Ticker
 from director.services.envoys import Envoys
@@ -76,7 +76,9 @@ class Process:
             await schema.require(db.url)
         else:
             self.presence.lock_file()
-            await schema.upgrade_schema(db.url)
+            before, after = await schema.upgraded(db.url)
+            if before not in (None, after):
+                log.info("the schema is %s now; it was %s", after, before)
         await self.presence.enter()
 
     async def run(self) -> None:
@@ -102,7 +104,7 @@ class Process:
         self.runtime.wakeups.close()
         try:
             await self.execution.drain()
-        except Unavailable as error:
+        except PASSING as error:
             log.warning("the database is away while stopping: %s", error)
 
     async def close(self) -> None:

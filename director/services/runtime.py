@@ -1,9 +1,10 @@
-"""What every service is given: the database, the settings, chance, wakeups and the budget of bytes."""
+"""What every service is given: the database and its disk, the settings, chance, wakeups and the budget of bytes."""
 
 from dataclasses import dataclass, field
 
 from director.effects import Entropy, SystemEntropy
 from director.services.budget import Budget
+from director.services.disk import Disk
 from director.services.wakeups import Wakeups
 from director.settings import Settings
 from director.store.database import Database
@@ -18,9 +19,11 @@ class Runtime:
     entropy: Entropy = field(default_factory=SystemEntropy)
     wakeups: Wakeups = field(default_factory=Wakeups)
     budget: Budget = field(init=False)
+    disk: Disk = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", Budget(self.settings.memory_bytes))
+        object.__setattr__(self, "disk", Disk(self.db, self.settings))
         self.db.on_commit = self.wakeups.committed
 
 

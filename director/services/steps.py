@@ -66,8 +66,7 @@ class Steps:
             )
         if stale:
             # After an outage nothing is decided before it is accounted for.
-            await self._ticker.tick()
-            return 0.0
+            return 0.0 if await self._ticker.tick() else self._runtime.settings.poll.total_seconds()
         if (experiment.director_id, experiment.fence) != (self._fence.director_id, self._fence.number):
             raise LeaseLost(f"experiment {experiment.id} has another owner")
         match decisions.next_step(snapshot):
@@ -86,8 +85,7 @@ class Steps:
             case Finish(number):
                 return await self._finish(experiment, number)
             case Fail():
-                await self._fail()
-                return None
+                return await self._fail()
         return 0.0
 
     async def _again(self, tx: Transaction, kind: type[Kind]) -> tuple[Kind, Experiment, Snapshot] | None:
@@ -189,11 +187,13 @@ class Steps:
             await endings.end(tx, experiment.id, ExperimentState.FINISHED)
         return None
 
-    async def _fail(self) -> None:
+    async def _fail(self) -> float | None:
         async with self._db.write("fail") as tx:
             found = await self._again(tx, Fail)
-            if found is not None:
-                await endings.end(tx, self._fence.experiment_id, ExperimentState.FAILED, reason=found[0].reason)
+            if found is None:
+                return 0.0
+            await endings.end(tx, self._fence.experiment_id, ExperimentState.FAILED, reason=found[0].reason)
+        return None
 
     async def give_up(self, reason: str) -> None:
         """Fail the experiment, since its step failed again and again."""
@@ -212,7 +212,11 @@ class Steps:
         await asyncio.wait([self._review], timeout=self._runtime.settings.poll.total_seconds())
         if not self._review.done():
             return 0.0
-        approved = self._review.result()
+        try:
+            approved = self._review.result()
+        except RuntimeError:
+            self._review = None  # asked anew when the step is tried again
+            raise
         async with self._db.write("review") as tx:
             if await self._again(tx, Review) is None:
                 return 0.0
@@ -246,7 +250,8 @@ class Steps:
                     path.write_text(plan, encoding="utf-8")
                     approved = bool(callback(name, path))
             except BaseException as raised:
-                error = raised
+                # Whatever it is, SystemExit too, it is an error of this review and no end of this process.
+                error = RuntimeError(f"the review callback raised {type(raised).__name__}: {raised}")
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, approved, error)
 

@@ -116,7 +116,7 @@ class Submissions:
 
     async def begin_archive(self, submitting: Submitting) -> Upload:
         """Begin, or go on with, the upload of the archive."""
-        return await uploads.begin(self._runtime, submitting.purpose("archive"), submitting.command.archive)
+        return await uploads.begin(self._runtime, submitting.purpose("archive"), submitting.command.archive, fits=True)
 
     async def receive_archive(self, submitting: Submitting, upload: Upload, chunks: Chunks) -> None:
         """Receive the archive."""
@@ -129,7 +129,8 @@ class Submissions:
             max_size=upload.chunk_bytes, prefix="director-archive-"
         )
 
-        def copy(_start: int, data: bytes) -> None:
+        def copy(start: int, data: bytes) -> None:
+            spool.seek(start)
             spool.write(data)
 
         try:
@@ -146,7 +147,7 @@ class Submissions:
             InvalidArchive, InvalidPlan: it does not; the upload is given up.
         """
         await self._plan(submitting)
-        return await uploads.begin(self._runtime, submitting.purpose("model"), submitting.command.model)
+        return await uploads.begin(self._runtime, submitting.purpose("model"), submitting.command.model, fits=True)
 
     async def receive_model(self, submitting: Submitting, upload: Upload, chunks: Chunks) -> None:
         """Receive the model.
@@ -187,9 +188,18 @@ class Submissions:
         """Make an experiment of a submission whose bytes have all arrived; once, however often it is called.
 
         Raises:
-            AlreadyExists: the name was taken meanwhile.
+            AlreadyExists: the name was taken meanwhile; the uploads are given up.
             Unavailable: the bytes are not there any more; send the submission again.
         """
+        try:
+            return await self._accept(submitting)
+        except (AlreadyExists, InvalidArgument):
+            async with self._db.write("refuse submission") as tx:
+                for part in ("archive", "model"):
+                    await stash.discard(tx, submitting.purpose(part))
+            raise
+
+    async def _accept(self, submitting: Submitting) -> ExperimentView:
         plan, command = await self._plan(submitting), submitting.command
         review_due = self._reviewed and not plan.manual_review
         async with self._db.write("submit") as tx:
@@ -247,4 +257,4 @@ async def check_collaborators(tx: Transaction, names: Sequence[str]) -> None:
         raise InvalidArgument("a collaborator is named twice")
     known = await envoys.registered(tx, names)
     if unknown := sorted(set(names) - known):
-        raise InvalidArgument(f"no envoy is registered under the name {', '.join(map(repr, unknown))}")
+        raise InvalidArgument(f"no envoy is registered as {', '.join(map(repr, unknown))}")

@@ -14,7 +14,7 @@ from director.store.stash import Blob, Upload
 CHUNK_SECONDS = 30
 Chunks = AsyncIterator[tuple[int, bytes]]
 Check = Callable[[int, bytes], None]
-"""Refuses a part of the bytes by raising; it is given the part's offset."""
+"""Refuses a part of the bytes by raising; it is given the part's offset, and may be given the same part again."""
 
 
 class Hash(Protocol):
@@ -29,11 +29,20 @@ class Hash(Protocol):
         ...
 
 
-async def begin(runtime: Runtime, purpose: str, content: Content) -> Upload:
-    """Begin an upload, or go on with it: the answer names the first chunk that is missing, if any."""
+async def begin(runtime: Runtime, purpose: str, content: Content, *, fits: bool = False) -> Upload:
+    """Begin an upload, or go on with it: the answer names the first chunk that is missing, if any.
+
+    Raises:
+        InvalidArgument: it is not announced as it should be.
+        DiskFull: there is no room, or with `fits` not enough for all that is missing.
+    """
     check_digest(content)
+    await runtime.disk.require()
     async with runtime.db.write("begin upload") as tx:
-        return await stash.begin(tx, purpose, content, chunk_bytes=runtime.settings.chunk_bytes)
+        upload = await stash.begin(tx, purpose, content, chunk_bytes=runtime.settings.chunk_bytes)
+        if fits:
+            runtime.disk.fit(upload.missing_bytes)
+        return upload
 
 
 async def receive(runtime: Runtime, upload: Upload, content: Content, chunks: Chunks, *, check: Check) -> None:
@@ -42,14 +51,16 @@ async def receive(runtime: Runtime, upload: Upload, content: Content, chunks: Ch
     Raises:
         InvalidArgument: a chunk is out of order, or has a wrong length.
         Corrupt: the whole does not match the digest announced; the upload begins anew next time.
+        DiskFull: there is no room for the next chunk; those before it are kept.
         Whatever `check` raises; the upload is given up then.
     """
     if upload.missing is None:
-        await seal(runtime, upload, content)
+        await seal(runtime, upload, content, check=check)
         return
     running = hashlib.sha256() if upload.missing == 0 else None
     count = stash.chunk_count(upload.size_bytes, upload.chunk_bytes)
     for expected in range(upload.missing, count):
+        await runtime.disk.require()
         async with runtime.budget.hold(upload.chunk_bytes):
             number, data = await next_chunk(chunks)
             start = expected * upload.chunk_bytes
@@ -70,8 +81,9 @@ async def receive(runtime: Runtime, upload: Upload, content: Content, chunks: Ch
                     running = None  # another stream stored this chunk: what counts is in the rows
                 elif running is not None and number == count - 1:
                     await stash.seal(tx, upload.blob_id, content.digest)
+            runtime.disk.spend(len(data))
     if running is None:
-        await seal(runtime, upload, content)
+        await seal(runtime, upload, content, check=check)
 
 
 async def next_chunk(chunks: Chunks) -> tuple[int, bytes]:
@@ -103,15 +115,15 @@ async def give_up(runtime: Runtime, upload: Upload) -> None:
         await stash.give_up(tx, upload.blob_id)
 
 
-async def seal(runtime: Runtime, upload: Upload, content: Content) -> None:
-    """Compare a resumed upload with the digest announced, read from the rows, and declare it complete."""
+async def seal(runtime: Runtime, upload: Upload, content: Content, *, check: Check) -> None:
+    """Check an upload that did not come in one stream, all of it and from the rows, and declare it complete."""
     running = hashlib.sha256()
     stored = Blob(upload.blob_id, upload.size_bytes, upload.chunk_bytes, content.digest)
-    async for _number, data in stash.read_chunks(runtime.db, stored):
-        await asyncio.to_thread(running.update, data)
     try:
+        async for number, data in stash.read_chunks(runtime.db, stored):
+            await asyncio.to_thread(inspect, data, number * upload.chunk_bytes, check, running)
         compare(running, content)
-    except Corrupt:
+    except (Corrupt, InvalidArgument):
         await give_up(runtime, upload)
         raise
     async with runtime.db.write("seal upload") as tx:

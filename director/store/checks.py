@@ -48,6 +48,11 @@ async def sqlite_findings(tx: Transaction) -> list[Finding]:
     ]
 
 
+async def postgresql_version(tx: Transaction) -> int:
+    """Return the server's version as one number, as 180001."""
+    return int((await tx.execute(text("SHOW server_version_num"))).scalar_one())
+
+
 async def postgresql_findings(tx: Transaction) -> list[Finding]:
     """Check the version, that commits are flushed, and whether they survive the loss of the database's machine."""
     found = {}

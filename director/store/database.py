@@ -82,7 +82,7 @@ class Transaction:
 
         Raises:
             Unavailable: the database is away, or a lock was not to be had in time.
-            ResourceExhausted: the disk is full.
+            DiskFull: there is no room on its disk.
             InvalidArgument: a parameter is one that no column can hold.
         """
         try:
@@ -161,6 +161,10 @@ class Engine(Protocol):
 
     def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction that has committed when the block is left without an error."""
+        ...
+
+    async def give_back(self) -> bool:
+        """Return some of the room that was freed inside the database to its disk; whether there is more."""
         ...
 
     async def close(self) -> None:
@@ -250,6 +254,15 @@ class Database:
             self.seam.after(name)
         self._memory.update(tx.learned)
         self.on_commit(tx.hints)
+
+    async def give_back(self) -> bool:
+        """Return some of the room that was freed inside the database to its disk; whether there is more.
+
+        Raises:
+            Unavailable: the database is away, or its disk so full that not even this can be written down.
+        """
+        async with translating():
+            return await self._engine.give_back()
 
     async def close(self) -> None:
         """Let all connections go."""

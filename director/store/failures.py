@@ -4,7 +4,7 @@ from typing import NoReturn
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from director.errors import InvalidArgument, ResourceExhausted, Unavailable
+from director.errors import DiskFull, InvalidArgument, Unavailable
 
 PASSING_STATES = ("08", "40001", "40P01", "53", "55P03", "57", "25P03", "25006")
 """SQLSTATEs of PostgreSQL, or classes of them, that pass by themselves.
@@ -28,7 +28,7 @@ def translated(error: DBAPIError) -> Exception:
     name = str(getattr(error.orig, "sqlite_errorname", None) or "")
     text = first_line(error.orig or error)
     if state == "53100" or name == "SQLITE_FULL":
-        return ResourceExhausted(f"the database's disk is full: {text}")
+        return DiskFull(f"the database's disk is full: {text}")
     if name == "SQLITE_NOTADB":
         return InvalidArgument("the file is not an SQLite database")
     if state in UNSTORABLE_STATES or is_caused_by(error, UNSTORABLE):

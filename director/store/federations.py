@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Table, select
+from sqlalchemy import Table, select, update
 
 from director.store.database import Transaction
 from director.store.tables import duties, federations, service_clocks
@@ -23,12 +23,18 @@ async def found(tx: Transaction, *, epoch: str, tick: timedelta) -> None:
         duties: [{"name": ADMISSION}, {"name": SESSIONS}],
     }
     for table, values in rows.items():
-        await tx.execute(tx.insert(table).values(values).on_conflict_do_nothing())
+        await tx.execute(tx.insert(table).on_conflict_do_nothing(), values)
 
 
 async def epoch(tx: Transaction) -> str:
     """Return the federation's epoch; a cursor of another one is worth nothing."""
     return str((await tx.execute(select(federations.c.epoch))).scalar_one())
+
+
+async def set_epoch(tx: Transaction, epoch: str) -> bool:
+    """Begin an epoch; False if the database holds no federation yet."""
+    begun = await tx.execute(update(federations).values(epoch=epoch).returning(federations.c.id))
+    return begun.first() is not None
 
 
 async def take_duty(tx: Transaction, name: str, *, wait: bool) -> bool:

@@ -131,6 +131,19 @@ async def free(tx: Transaction) -> list[ExperimentId]:
     return orphans
 
 
+async def start_over(tx: Transaction) -> tuple[list[DirectorId], list[ExperimentId]]:
+    """Declare every director dead and free every experiment, under a higher fence: the rows are a restored copy.
+
+    Returns the directors that seemed alive, and the experiments that seemed owned.
+    """
+    died = update(directors).where(directors.c.reaped_at.is_(None)).values(reaped_at=await tx.now())
+    dead = [DirectorId(row.id) for row in await tx.execute(died.returning(directors.c.id))]
+    rows = await tx.execute(select(E.id, E.director_id).order_by(E.id).with_for_update(key_share=True))
+    freed = [ExperimentId(row.id) for row in rows if row.director_id is not None]
+    await tx.execute(update(experiments).values(director_id=None, fence=E.fence + 1))
+    return sorted(dead), freed
+
+
 def pause_after(crashes: int) -> timedelta:
     """Return for how long an experiment is left alone after so many crashes in a row."""
     if crashes < PATIENT_CRASHES:

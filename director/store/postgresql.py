@@ -78,6 +78,10 @@ class PostgresEngine:
         finally:
             await uninterrupted(connection.close())
 
+    async def give_back(self) -> bool:
+        """Leave it to autovacuum."""
+        return False
+
     async def close(self) -> None:
         """Let all connections go."""
         await self._pool.dispose()

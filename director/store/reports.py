@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Executable, select, text
@@ -54,4 +55,12 @@ async def query(tx: Transaction, sql: str) -> Report:
 async def run(tx: Transaction, statement: Executable) -> Report:
     """Run a statement that returns rows."""
     found = await tx.execute(statement)
-    return Report(list(found.keys()), [list(row) for row in found.all()])
+    columns = list(found.keys())
+    return Report(columns, [list(map(typed, columns, row)) for row in found.all()])
+
+
+def typed(column: str, value: Any) -> Any:
+    """Return an instant as one on both engines: SQLite has no type for it, and what a view gives is text."""
+    if column.endswith("_at") and isinstance(value, str):
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+    return value

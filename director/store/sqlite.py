@@ -31,6 +31,8 @@ READERS = 4
 POOL_SECONDS = 30
 """How long a reader waits for a connection."""
 PAGE_BYTES = 16384
+GIVEN_BACK_PAGES = 512
+"""Pages cut off a file at a time: 8 MiB, a moment in which nobody else writes."""
 
 
 class SqliteEngine:
@@ -108,6 +110,19 @@ class SqliteEngine:
                 self._group = None
                 await group.commit()
 
+    async def give_back(self) -> bool:
+        """Return some free pages to the file system, outside any transaction; whether there are more."""
+        async with self._turn:
+            if self._group is not None:
+                return True  # a transaction is open: later
+            if self._writer is None or self._writer.invalidated:
+                self._writer = await self._writers.connect()
+            driver: Any = (await self._writer.get_raw_connection()).driver_connection
+            try:
+                return await uninterrupted(shrink(driver))
+            except sqlite3.Error as error:
+                raise Unavailable(f"the file could not be made smaller: {error}") from error
+
     async def close(self) -> None:
         """Let all connections go, after what is being committed."""
         if self._commits:
@@ -170,6 +185,17 @@ class Group:
             await asyncio.shield(self._done)
         except Exception as error:
             raise Unavailable(f"the commit failed: {error}") from error
+
+
+async def shrink(driver: Any) -> bool:
+    """Cut free pages off the file's end; whether there are more.
+
+    The file gets smaller when the log of writes is copied into it, so that is done too, as far as readers let it.
+    """
+    # As a script: by itself the driver stops this pragma after its first page.
+    await driver.executescript(f"PRAGMA incremental_vacuum({GIVEN_BACK_PAGES}); PRAGMA wal_checkpoint(PASSIVE);")
+    async with driver.execute("PRAGMA freelist_count") as cursor:
+        return bool((await cursor.fetchone())[0])
 
 
 def engine(path: Path, *, begin_with: str, size: int, read_only: bool = False) -> AsyncEngine:

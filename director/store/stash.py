@@ -35,6 +35,11 @@ class Upload:
     chunk_bytes: int
     missing: int | None
 
+    @property
+    def missing_bytes(self) -> int:
+        """How many bytes are still to come, at most."""
+        return 0 if self.missing is None else self.size_bytes - self.missing * self.chunk_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Blob:
@@ -229,10 +234,10 @@ async def find(tx: Transaction, purpose: str) -> Blob:
     return blob_of(row)
 
 
-async def drop(tx: Transaction, *blob_ids: BlobId) -> None:
-    """Let taken blobs expire at once. The caller clears the references in the same transaction."""
+async def drop(tx: Transaction, *blob_ids: BlobId, grace: timedelta = timedelta(0)) -> None:
+    """Let taken blobs expire, after a grace for those who are reading them. The caller clears the references too."""
     if blob_ids:
-        await tx.execute(DROP, {"blobs": list(blob_ids), "instant": await tx.now()})
+        await tx.execute(DROP, {"blobs": list(blob_ids), "instant": await tx.now() + grace})
 
 
 async def sweep_one(tx: Transaction) -> bool:

@@ -85,9 +85,9 @@ class Server:
                 )
                 bound = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
-            raise PreconditionFailed(f"cannot listen on {address}: is another server running there?") from error
+            raise PreconditionFailed(f"cannot listen on {address}: it is taken, or not this machine's") from error
         if bound == 0:
-            raise PreconditionFailed(f"cannot listen on {address}: is another server running there?")
+            raise PreconditionFailed(f"cannot listen on {address}: it is taken, or not this machine's")
         await self._server.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)

@@ -24,7 +24,7 @@ A_BLOB = (
     "INSERT INTO blobs (digest, size_bytes, chunk_bytes, state, created_at) "
     f"SELECT '{EMPTY}', 0, 4096, 'taken', created_at FROM federations"
 )
-LONG = PLAN.replace("rounds: 2", "rounds: 12")
+LONG = PLAN.replace("rounds: 2", "rounds: 6")
 NEWEST_BLOB = "(SELECT max(id) FROM blobs)"
 
 
@@ -460,11 +460,11 @@ async def test_nothing_is_found_while_directors_work(migrated_url: str) -> None:
         while not (await federation.state("experiment 2")).terminal:
             found += [finding async for finding in fsck.findings(federation.world.db)]
             looks += 1
-            if looks == 5:
+            if looks == 3:
                 await federation.world.process.experiments.remove("experiment 0", RESEARCHER)
 
     assert found == []
-    assert looks > 5
+    assert looks > 3
 
 
 def test_command_says_how_much_was_checked(url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,7 @@ class Surroundings(Protocol):
 class Actor:
     """Somebody who does one thing at a time."""
 
+    name: str
     woken: bool = field(default=True, init=False)
     hinted: bool = field(default=False, init=False)
     """Whether it was woken to do what it is doing."""
@@ -60,8 +61,6 @@ class Actor:
 @dataclass(eq=False)
 class Client(Actor):
     """Somebody outside the directors: all that it knows is in its fields, and survives their deaths."""
-
-    name: str
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what it knows; when to look again it learns anew."""

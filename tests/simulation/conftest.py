@@ -1,5 +1,6 @@
 """Where simulations keep their databases: in memory where there is enough of it, since each run makes a new one."""
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.postgres import parent
+from tests.postgres import PostgresServer, parent
+
+NUMBERS = count()
 
 
 @pytest.fixture
@@ -22,19 +25,27 @@ def shelf() -> Iterator[Path]:
 
 
 @pytest.fixture
-def new_file(shelf: Path, migrated_sqlite: Path) -> Callable[[], str]:
+def new_sqlite(shelf: Path, migrated_sqlite: Path) -> Callable[[], str]:
     """Makes a SQLite database with the schema, and returns its URL."""
-    numbers = count()
+    return lambda: f"sqlite:///{shutil.copy(migrated_sqlite, shelf / f'{next(NUMBERS)}.db')}"
 
-    def make() -> str:
-        return f"sqlite:///{shutil.copy(migrated_sqlite, shelf / f'{next(numbers)}.db')}"
 
-    return make
+@pytest.fixture
+def new_postgresql(postgres: PostgresServer, migrated_postgres: str) -> Callable[[], str]:
+    """Makes a PostgreSQL database with the schema, and returns its URL."""
+    return lambda: asyncio.run(postgres.create_database(f"simulation_{next(NUMBERS)}", template=migrated_postgres))
+
+
+@pytest.fixture
+def new_database(engine_kind: str, request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Makes databases on each engine in turn."""
+    made: Callable[[], str] = request.getfixturevalue(f"new_{engine_kind}")
+    return made
 
 
 @pytest.fixture(scope="session")
 def offset(testrun_uid: str) -> int:
-    """Which of every seven points is taken in this run, the same in all workers; set DIRECTOR_OFFSET to repeat it."""
+    """Which of every seven points this run takes, the same in all workers; set DIRECTOR_OFFSET to take it again."""
     chosen = int(os.environ.get("DIRECTOR_OFFSET", zlib.crc32(testrun_uid.encode()) % 7))
     print(f"DIRECTOR_OFFSET={chosen}")
     return chosen

@@ -4,12 +4,23 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from director.store.database import Seam
 
 
 class Died(BaseException):
     """The process ends at this instruction: nothing of it is done any more, and nobody is told."""
+
+
+def keep_quiet_about_the_dead() -> None:
+    """Have the running loop not report what died with its process before anybody looked at it."""
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), Died):
+            loop.default_exception_handler(context)
+
+    asyncio.get_running_loop().set_exception_handler(handle)
 
 
 @dataclass(frozen=True, slots=True)

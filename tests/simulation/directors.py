@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from typing import Any, TypeVar
 
 from director.effects import Clock, SeededEntropy
-from director.errors import LeaseLost, Unavailable
+from director.errors import LeaseLost, NotFound, Unavailable
 from director.services.execution import Execution
 from director.services.process import Process
 from director.services.steps import Steps
@@ -32,7 +33,6 @@ class Job(Actor):
     """One of a director's duties."""
 
     director: "Director"
-    name: str
     work: Callable[[], Coroutine[Any, Any, float]]
     hint: Hint | None = None
 
@@ -58,18 +58,23 @@ class Stepped(Execution):
 
     def _start(self, fence: Fence) -> None:
         steps = Steps(self._runtime, self._ticker, fence, review=None)
+        failures = count(1)
 
         async def step() -> float:
             try:
                 pause = await steps.next()
             except LeaseLost:
                 pause = None
+            except NotFound:
+                # What it works on is gone. That happens to one who was taken over, and the next step tells it so.
+                assert next(failures) == 1, "an owner finds what it needs"
+                pause = SOON
             if pause is None:
                 self.jobs.pop(fence, None)
             return min(pause or SOON, POLL.total_seconds())
 
         name = f"experiment {fence.experiment_id}"
-        self.jobs[fence] = Job(self._director, name, step, ("experiment", fence.experiment_id))
+        self.jobs[fence] = Job(name, self._director, step, ("experiment", fence.experiment_id))
 
     async def _stop(self, fences: list[Fence]) -> None:
         for fence in fences:
@@ -121,14 +126,14 @@ class Director:
             await process.housekeeping.once()
             return poll
 
-        claim = Job(self, "claim", reconcile, ("claim", 0))
-        replicated = [Job(self, "renew", renew), Job(self, "bury", process.presence.bury)]
+        claim = Job("claim", self, reconcile, ("claim", 0))
+        replicated = [Job("renew", self, renew), Job("bury", self, process.presence.bury)]
         return [
-            Job(self, "tick", tick),
+            Job("tick", self, tick),
             *(replicated if self.db.replicated else []),
-            Job(self, "admission", admit, ("admission", 0)),
+            Job("admission", self, admit, ("admission", 0)),
             claim,
-            Job(self, "housekeeping", keep_house),
+            Job("housekeeping", self, keep_house),
         ]
 
     @property
@@ -167,5 +172,9 @@ class Director:
         """Let go what the operating system takes back from a dead process: its connections and its file lock."""
         self.seam.die()
         await self.db.close()
+        self.unlock()
+
+    def unlock(self) -> None:
+        """Let the file lock go."""
         if self.process.presence._lock is not None:
             self.process.presence._lock.close()

@@ -1,14 +1,18 @@
 """What a federation leaves behind: all that must be the same however often its directors died on the way."""
 
+import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from director.domain.messages import DIRECTOR, EventKind
 from director.store.database import Database
 from tests.simulation.actors import Client
 from tests.simulation.envoys import Envoy
+from tests.simulation.harness import Federation
+from tests.simulation.one_thread import one_thread
 from tests.simulation.researchers import Researcher
 from tests.store.words import rows
 
@@ -16,7 +20,7 @@ Ending = Mapping[str, list[Any]]
 
 OF = "JOIN experiments e ON e.id ="
 ASPECTS = {
-    "experiment": "SELECT name, state, reason, round, rounds_total, last_model, best_model, best_score FROM experiments",
+    "experiment": "SELECT name, state, reason, round, last_model, best_model, best_score FROM experiments",
     "model": f"SELECT e.name, m.number, m.digest, m.size_bytes, m.score FROM models m {OF} m.experiment_id",
     "metric": f"SELECT e.name, m.round, m.origin, m.task, m.name, m.value FROM metrics m {OF} m.experiment_id",
     "contribution": "SELECT e.name, c.round, c.envoy, c.task, c.samples, c.digest, c.blob_id IS NULL "
@@ -37,6 +41,32 @@ EVENTS = f"SELECT e.name, v.actor, v.kind, v.reason, v.details FROM events v {OF
 OWNERSHIP = {EventKind.EXPERIMENT_CLAIMED, EventKind.EXPERIMENT_RELEASED, EventKind.EXPERIMENT_GIVEN}
 REPEATED = {EventKind.TASKS_GIVEN, EventKind.CONTRIBUTION_LATE}
 """Given once more to an envoy that asks anew; told once more by an envoy that had no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended, and which promises it did not keep."""
+
+    ending: Ending
+    broken: list[str]
+
+    def unlike(self, expected: "Outcome") -> list[str]:
+        """Say how it is not what was expected, or not what was promised."""
+        return differences(self.ending, expected.ending) + self.broken
+
+
+def outcome(federation: Federation) -> Outcome:
+    """Run a federation from its start to its end."""
+
+    async def run() -> Outcome:
+        await federation.run()
+        db = federation.director.db
+        found = Outcome(await ending(db), await broken_promises(db, federation.clients))
+        await federation.close()
+        return found
+
+    with one_thread():
+        return asyncio.run(run())
 
 
 async def ending(db: Database) -> Ending:

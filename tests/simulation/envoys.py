@@ -1,10 +1,11 @@
-"""An envoy: it registers, sends heartbeats, waits, asks for tasks, hands in results, and sends again what was not answered."""
+"""An envoy: it registers, sends heartbeats, waits, asks for tasks, hands in results, and repeats what got no answer."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from director.domain.messages import Heartbeat
+from director.domain.types import ExperimentId
 from director.errors import NotFound, RoundClosed, StaleAttempt
 from director.services.rounds import Quit, Work
 from director.store import stash
@@ -16,6 +17,7 @@ from tests.world import World
 
 PERIOD = timedelta(seconds=60)
 POLL = 30.0
+EXCUSE = "out of memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Habits:
     """Experiments and rounds whose results it sends only in the next round."""
     refuses: frozenset[tuple[str, str]] = frozenset()
     """Experiments and tasks that it never does."""
+    fails: frozenset[tuple[str, int]] = frozenset()
+    """Experiments and rounds in which it says that it cannot go on."""
 
 
 @dataclass(eq=False)
@@ -97,6 +101,12 @@ class Envoy(Client):
         if told is None or told != self.given:
             self._leave()  # the director's word counts; what it thinks given is offered again to who asks
 
+    def crash(self) -> None:
+        """Lose all but the ledger, and come back."""
+        self._leave()
+        self.registered = False
+        self.woken = True
+
     def _leave(self) -> None:
         self.given = self.work = self.postponed = None
 
@@ -124,6 +134,10 @@ class Envoy(Client):
         key = Key(work.experiment, work.round_number, work.todo[0])
         done = laboratory.compute(key.experiment, key.round_number, self.name, key.task, work.base)
         try:
+            if (key.experiment, key.round_number) in self.habits.fails:
+                await around.ask(lambda world: give_up(world, given, self.name))
+                self._leave()
+                return
             stored = await around.ask(lambda world: hand_in(world, given, self.name, key, done))
         except RoundClosed:
             self.too_late.add(key)
@@ -139,7 +153,7 @@ class Envoy(Client):
 
 async def ask_for_tasks(world: World, given: Engagement, envoy: str) -> Assignment | Quit | None:
     """Ask for tasks, and fetch the model to start from."""
-    found = await world.process.rounds.get_tasks(given.experiment_id, envoy, given.attempt, seconds=0)
+    found = await world.process.rounds.get_tasks(ExperimentId(given.experiment_id), envoy, given.attempt, seconds=0)
     if isinstance(found, Quit):
         return found
     if not isinstance(found, Work):
@@ -160,3 +174,10 @@ async def hand_in(world: World, given: Engagement, envoy: str, key: Key, done: l
         update=done.update,
     )
     return stored.digest
+
+
+async def give_up(world: World, given: Engagement, envoy: str) -> None:
+    """Say that an envoy cannot go on with an experiment."""
+    await world.process.envoys.report_failure(
+        envoy, ExperimentId(given.experiment_id), attempt=given.attempt, error=EXCUSE
+    )

@@ -9,7 +9,7 @@ from director.effects import ManualClock
 from director.errors import Unavailable
 from director.store.database import Hint
 from tests.simulation.actors import Actor, Client
-from tests.simulation.deaths import Fate, live_on
+from tests.simulation.deaths import Fate, keep_quiet_about_the_dead, live_on
 from tests.simulation.directors import LEASE, Director
 
 T = TypeVar("T")
@@ -60,13 +60,15 @@ class Federation:
         for actor in self.actors:
             actor.woken = actor.woken or not told.isdisjoint(actor.hears())
 
+    def new_director(self) -> Director:
+        """Make a process, to be opened."""
+        self.directors += 1
+        return Director(self.url, self.clock, seed=self.directors, fate=self.fate, tally=self.tally, heard=self.hear)
+
     async def start(self) -> None:
         """Start a director; if it dies at once, another one."""
         while True:
-            self.directors += 1
-            self.director = Director(
-                self.url, self.clock, seed=self.directors, fate=self.fate, tally=self.tally, heard=self.hear
-            )
+            self.director = self.new_director()
             try:
                 await self.director.open()
             except Unavailable:
@@ -93,6 +95,7 @@ class Federation:
 
     async def run(self) -> None:
         """Let everybody act until nobody waits for anything."""
+        keep_quiet_about_the_dead()
         await self.start()
         for _ in range(PASSES):
             acted, director = False, self.director
@@ -107,6 +110,5 @@ class Federation:
         raise AssertionError(f"the federation stands still; there wait {waiting}")
 
     async def close(self) -> None:
-        """Sweep, and stop the director."""
-        await self.director.process.housekeeping.sweep()
-        await self.director.process.close()
+        """Stop the director, in the way that takes least."""
+        await self.director.bury()

@@ -1,4 +1,4 @@
-"""A researcher: submits until it is acknowledged, reads the metrics with a cursor, cancels what it was meant to cancel."""
+"""A researcher: submits until it is told so, reads the metrics with a cursor, cancels what it was meant to cancel."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from director.domain.types import ExperimentState
-from director.errors import PreconditionFailed
+from director.errors import InvalidArgument, PreconditionFailed
 from director.store.database import Hint
 from tests.simulation.actors import Client, Surroundings
 from tests.world import RESEARCHER, World, archive_of
@@ -83,7 +83,10 @@ class Researcher(Client):
         """Submit the next experiment, or read the streams on: where a hint came only the one that it is about."""
         if self.todo:
             submission = self.todo[0]
-            experiment_id = await around.ask(lambda world: submit(world, submission))
+            try:
+                experiment_id = await around.ask(lambda world: submit(world, submission))
+            except InvalidArgument:
+                return 1.0  # its envoys have not registered yet
             self.streams.append(Stream(submission, experiment_id, to_cancel=submission.cancelled_by is not None))
             del self.todo[0]
             return 0.0

@@ -39,3 +39,9 @@ def small_federation() -> list[Client]:
             ],
         ),
     ]
+
+
+def plain_federation() -> list[Client]:
+    """Return the clients of one experiment with two envoys that do as they are asked."""
+    plan = f"rounds: 2\n{TASKS}"
+    return [Envoy("a"), Envoy("b"), Researcher("researcher", [Submission("plain", ("a", "b"), plan)])]

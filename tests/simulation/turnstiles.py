@@ -1,14 +1,17 @@
-"""Transactions let in one by one: whoever wants to begin one waits until it is chosen, so that a seed decides the order."""
+"""Transactions let in one by one: whoever wants to begin one waits until it is chosen."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from director.effects import Clock
 from director.store.database import Database, Transaction
 from director.store.opening import open_database
 from tests.simulation.deaths import Died
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False, slots=True)
@@ -59,6 +62,14 @@ class Turnstile:
             if not each.turn.done():
                 each.turn.set_exception(Died(each.name))
         await self.settle()
+
+    async def usher(self, work: Awaitable[T], *, past: str = "") -> T:
+        """Let in whoever comes until some work is done, past those that want to begin one kind of transaction."""
+        task = asyncio.ensure_future(work)
+        await self.settle()
+        while not task.done():
+            await self.let_in(next(each for each in self.waiting if each.name != past))
+        return await task
 
     async def settle(self) -> None:
         """Wait until nothing moves: nobody is inside, and everybody else waits for something."""

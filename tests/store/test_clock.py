@@ -9,7 +9,7 @@ from director.effects import ManualClock
 from director.store import clock as clocks
 from director.store.clock import Reading
 from director.store.database import Database
-from tests.store.words import change, holding, live, only_postgresql
+from tests.store.words import PATIENCE, change, holding, live, only_postgresql
 from tests.world import World
 
 TICK = timedelta(seconds=3)
@@ -140,7 +140,7 @@ async def test_service_time_is_the_same_throughout_a_transaction(db: Database, c
 async def test_tick_leaves_it_to_whoever_is_ticking(db: Database, clock: ManualClock) -> None:
     clock.advance(TICK)
     async with holding(db, "SELECT id FROM service_clocks FOR NO KEY UPDATE"):
-        assert not await asyncio.wait_for(tick(db), 2)
+        assert not await asyncio.wait_for(tick(db), PATIENCE)
 
     assert await tick(db)
 

@@ -14,7 +14,7 @@ from director.store import envoys, events
 from director.store.database import Database, Hint
 from director.store.envoys import Envoy, Heard
 from director.store.tables import FEDERATION_STREAM
-from tests.store.words import LEASE, holding, live, one, only_postgresql, rows, running
+from tests.store.words import LEASE, PATIENCE, holding, live, one, only_postgresql, rows, running
 from tests.world import RESEARCHER, World, world
 
 PERIOD = timedelta(seconds=20)
@@ -197,7 +197,7 @@ async def test_heartbeats_that_arrive_during_a_flush_go_with_the_next(federation
 async def test_heartbeat_that_somebody_else_is_storing_is_passed_by(federation: World) -> None:
     await federation.register("a", "b")
     async with holding(federation.db, "SELECT 1 FROM heartbeats WHERE envoy = 'a' FOR NO KEY UPDATE"):
-        heard = await asyncio.wait_for(beat(federation.db, "a", "b", running=True), 2)
+        heard = await asyncio.wait_for(beat(federation.db, "a", "b", running=True), PATIENCE)
 
     assert heard.known == {"a", "b"}
     assert await rows(federation.db, "SELECT envoy FROM heartbeats WHERE is_experiment_running") == ["b"]

@@ -10,7 +10,7 @@ from director.domain.types import DirectorId, ExperimentId, ExperimentState
 from director.store import experiments, leases, pending, queues
 from director.store.database import Transaction
 from director.store.leases import Fence
-from tests.store.words import LEASE, RULES, change, enter, only_postgresql, running, waits
+from tests.store.words import LEASE, PATIENCE, RULES, change, enter, only_postgresql, running, waits
 from tests.world import World
 
 pytestmark = only_postgresql
@@ -67,6 +67,6 @@ async def test_whoever_takes_an_experiment_keeps_others_waiting_but_not_rows_tha
         assert await waits(another)
 
         referring = "INSERT INTO experiment_users VALUES (:id, 'somebody')"
-        await asyncio.wait_for(change(federation.db, referring, id=experiment_id), 2)
+        await asyncio.wait_for(change(federation.db, referring, id=experiment_id), PATIENCE)
 
     await another

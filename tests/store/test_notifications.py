@@ -14,7 +14,7 @@ from tests.store.words import SOON, only_postgresql
 
 pytestmark = only_postgresql
 
-PATIENCE = 5
+PATIENCE = 20
 
 
 class Listener:

@@ -11,7 +11,18 @@ from director.services.runtime import Caller
 from director.store import experiments, federations, pending
 from director.store.database import Database
 from director.store.pending import Queue
-from tests.store.words import clone, crowd, explained, live, only_postgresql, recorded_statements, rows, running, waits
+from tests.store.words import (
+    PATIENCE,
+    clone,
+    crowd,
+    explained,
+    live,
+    only_postgresql,
+    recorded_statements,
+    rows,
+    running,
+    waits,
+)
 from tests.world import PLAN, World
 
 LEASE = timedelta(seconds=10)
@@ -70,7 +81,7 @@ async def test_experiment_that_is_locked_keeps_its_place_and_is_left_alone(feder
     async with federation.db.write("somebody") as tx:
         await experiments.lock(tx, first)
 
-        found = await asyncio.wait_for(queue(federation.db), 2)
+        found = await asyncio.wait_for(queue(federation.db), PATIENCE)
 
     assert [each.id for each in found.pending] == [first, second]
     assert found.locked == {second}
@@ -87,7 +98,7 @@ async def test_admission_waits_for_its_duty_and_others_pass_by_theirs(db: Databa
         assert await federations.take_duty(tx, federations.SESSIONS, wait=False)
         second = asyncio.create_task(take(federations.ADMISSION, wait=True))
         assert await waits(second)
-        assert not await asyncio.wait_for(take(federations.SESSIONS, wait=False), 2)
+        assert not await asyncio.wait_for(take(federations.SESSIONS, wait=False), PATIENCE)
 
     assert await second
     assert await take(federations.SESSIONS, wait=False)

@@ -12,7 +12,7 @@ from director.services import endings
 from director.store import events, experiments, queues
 from director.store.database import Database, Hint
 from director.store.envoys import Engagement
-from tests.store.words import holding, only_postgresql, owned, rows, running, waits
+from tests.store.words import PATIENCE, change, holding, only_postgresql, owned, rows, running, waits
 from tests.world import World
 
 STATES = "SELECT envoy, state FROM collaborators ORDER BY experiment_id, envoy"
@@ -101,6 +101,17 @@ async def test_pending_experiment_is_not_handed_out(federation: World) -> None:
     assert await hand_out(federation.db, "a", again=("a",)) == ({}, False)
 
 
+async def test_experiment_that_does_not_run_is_not_handed_out_whatever_its_collaborators_rows_say(
+    federation: World,
+) -> None:
+    await running(federation)
+    await change(federation.db, "UPDATE experiments SET state = 'failed', finished_at = submitted_at")
+
+    assert await hand_out(federation.db, "a", again=("b",)) == ({}, False)
+
+    assert await rows(federation.db, STATES) == [("a", "queued"), ("b", "queued")]
+
+
 async def test_looking_for_something_to_hand_out_hands_out_nothing(federation: World) -> None:
     await running(federation)
 
@@ -152,7 +163,7 @@ async def test_hand_out_passes_by_what_is_locked_and_says_so(federation: World) 
     second = await running(federation, "second", envoys=("b",))
     lock = "SELECT 1 FROM experiments WHERE id = :id FOR NO KEY UPDATE"
     async with holding(federation.db, lock, id=first):
-        given, skipped = await asyncio.wait_for(hand_out(federation.db, "a", "b"), 2)
+        given, skipped = await asyncio.wait_for(hand_out(federation.db, "a", "b"), PATIENCE)
 
     assert (list(given), skipped) == (["b"], True)
     assert given["b"].experiment_id == second

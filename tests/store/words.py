@@ -19,13 +19,15 @@ from director.store import leases
 from director.store.database import Database, Transaction
 from director.store.leases import Fence
 from director.store.opening import sqlite_path
-from director.store.tables import experiments
+from director.store.tables import duties, experiments
 from tests.world import World
 
 LEASE = timedelta(seconds=10)
 RULES = {"weighted_average": 1}
 SOON = 0.1
 """Long enough to see that something waits."""
+PATIENCE = 4
+"""What does not wait is done by then, even on a busy machine; what waits for a lock is not."""
 
 only_sqlite = pytest.mark.parametrize("engine_kind", ["sqlite"], indirect=True)
 only_postgresql = pytest.mark.parametrize("engine_kind", ["postgresql"], indirect=True)
@@ -112,6 +114,19 @@ async def crowd(db: Database, experiment_id: int) -> None:
         await change(db, statement, **({"id": experiment_id} if ":id" in statement else {}))
 
 
+DUTIES = "SELECT name FROM duties ORDER BY name"
+
+
+async def write(db: Database, *names: str, fail: bool = False) -> None:
+    """Write rows one by one; give way to others in between."""
+    async with db.write("test") as tx:
+        for name in names:
+            await tx.add(duties, {"name": name})
+            await asyncio.sleep(0)
+        if fail:
+            raise ValueError("on purpose")
+
+
 async def waits(task: "asyncio.Task[Any]") -> bool:
     """Whether a task is still waiting after a moment."""
     await asyncio.sleep(SOON)
@@ -156,6 +171,14 @@ async def owned(federation: World, name: str = "experiment", envoys: Sequence[st
     await running(federation, name, envoys, **more)
     [fence] = await federation.claim()
     return fence
+
+
+async def die(db: Database, *directors: str) -> list[ExperimentId]:
+    """Have directors die, and free what they owned."""
+    for director in directors:
+        await change(db, "UPDATE directors SET reaped_at = expires_at WHERE id = :id", id=director)
+    async with db.write("free") as tx:
+        return await leases.free(tx)
 
 
 async def clone(db: Database, original: int, name: str, **changes: Any) -> ExperimentId:

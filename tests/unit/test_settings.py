@@ -73,6 +73,15 @@ def test_environment_wins_over_the_file(file: Path, monkeypatch: pytest.MonkeyPa
     assert (settings.listen_port, settings.lease, settings.operators) == (2, timedelta(seconds=20), ("ann",))
 
 
+@pytest.mark.parametrize(("written", "length"), [("2", 2), ("0.5", 0.5), ("PT1M", 60)])
+def test_length_of_time_in_the_environment_is_a_number_of_seconds_or_iso_8601(
+    monkeypatch: pytest.MonkeyPatch, written: str, length: float
+):
+    monkeypatch.setenv("DIRECTOR_POLL", written)
+
+    assert load_settings().poll == timedelta(seconds=length)
+
+
 def test_what_is_given_wins_over_everything(file: Path, monkeypatch: pytest.MonkeyPatch):
     file.write_text("settings: {listen_port: 1}")
     monkeypatch.setenv("DIRECTOR_LISTEN_PORT", "2")

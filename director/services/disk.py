@@ -1,0 +1,75 @@
+"""Room on the database's disk: below a reserve uploads are refused, folds wait, and service time stands still.
+
+So a disk that fills costs time, as an outage does, and no decision: nobody becomes absent and no deadline passes.
+What makes room goes on, and when there is some, so does everything else.
+"""
+
+import asyncio
+
+from director.domain.disk import Room
+from director.effects import monotonic
+from director.errors import DiskFull
+from director.settings import Settings
+from director.store import space
+from director.store.database import Database
+from director.store.opening import sqlite_path
+
+CACHED_SECONDS = 1.0
+WRITTEN_TWICE = 2
+"""A byte stored may take this many on the disk for a while: in the log of writes, and in its place."""
+
+
+class Disk:
+    """The room that the database has: looked at once a second, and reckoned with what was stored in between."""
+
+    def __init__(self, db: Database, settings: Settings) -> None:
+        """Prepare; nothing is looked at yet."""
+        self.settings = settings
+        self._db = db
+        self._path = sqlite_path(db.url)
+        self._room: Room | None = None
+        self._next_look = float("-inf")
+
+    async def lacks(self) -> str | None:
+        """Say why nothing more is taken in; None if there is room."""
+        if monotonic() >= self._next_look:
+            self._next_look = monotonic() + CACHED_SECONDS
+            self._room = await self._look()
+        return None if self._room is None else self._room.lacks()
+
+    async def _look(self) -> Room | None:
+        settings = self.settings
+        if self._path is not None:
+            return Room(space.free_bytes(self._path), settings.disk_reserve_bytes)
+        if settings.database_size_limit_bytes is None:
+            return None
+        async with self._db.read() as tx:
+            return Room(settings.database_size_limit_bytes - await space.size_bytes(tx), 0)
+
+    async def require(self) -> None:
+        """Refuse what brings bytes if there is no room.
+
+        Raises:
+            DiskFull: repeat the call when there is.
+        """
+        await self.lacks()
+        self.fit(0)
+
+    def fit(self, size: int) -> None:
+        """Refuse so many bytes more if they had no room at the last look; for inside a transaction.
+
+        Raises:
+            DiskFull: repeat the call when they have.
+        """
+        if self._room is not None and (lack := self._room.lacks(size)) is not None:
+            raise DiskFull(lack)
+
+    def spend(self, size: int) -> None:
+        """Reckon with bytes that have been stored since the last look."""
+        if self._room is not None:
+            self._room = Room(self._room.free - WRITTEN_TWICE * size, self._room.reserve)
+
+    async def wait(self) -> None:
+        """Wait until there is room."""
+        while await self.lacks() is not None:  # noqa: ASYNC110 - nothing tells when a disk has room
+            await asyncio.sleep(CACHED_SECONDS)

@@ -1,0 +1,91 @@
+"""Whatever goes wrong, in whatever order: the invariants hold at the end. A seed says what and in which order."""
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from tests.simulation.actors import Client
+from tests.simulation.checks import violations
+from tests.simulation.envoys import Envoy, Habits
+from tests.simulation.one_thread import one_thread
+from tests.simulation.researchers import Researcher, Submission
+from tests.simulation.storms import Storm
+
+pytestmark = pytest.mark.campaign
+
+SEEDS = 500
+SHARES = 10
+
+TRAIN = '  - {name: train, kind: train, function: "work:train"}'
+VALIDATE = '  - {name: validate, kind: validate, function: "work:validate"}'
+STRAGGLERS = ["", "min_collaborators: 1", "min_collaborators: 1\ncutoff: 60", "percentage: 0.5", "over_selection: 1"]
+
+
+def clients_of(seed: int) -> tuple[list[Client], list[Submission]]:
+    """Make up a small federation."""
+    chance = random.Random(f"federation {seed}")
+    names = ["a", "b", "c"][: chance.choice((1, 2, 2, 3))]
+    submissions = []
+    for number in range(chance.choice((1, 1, 1, 2))):
+        tasks = [TRAIN] if chance.random() < 0.5 else [TRAIN, VALIDATE]
+        lines = [f"rounds: {chance.choice((1, 1, 2))}", chance.choice(STRAGGLERS), "tasks:", *tasks]
+        submissions.append(
+            Submission(
+                name=f"experiment-{number}",
+                envoys=sorted(chance.sample(names, chance.randint(1, len(names)))),
+                plan="\n".join(lines),
+                elements=chance.choice((8, 1500)),
+                cancelled_by=chance.choice(names) if chance.random() < 0.15 else None,
+            )
+        )
+    rounds = [(submission, number) for submission in submissions for number in (1, 2)]
+    late = [each for each in rounds if "cutoff" in each[0].plan and len(each[0].envoys) > 1 and chance.random() < 0.3]
+    failing = [each for each in rounds if chance.random() < 0.05]
+    habits = Habits(late=named(late), fails=named(failing))
+    envoys = [Envoy(name, habits if name == names[-1] else Habits()) for name in names]
+    return [*envoys, Researcher("researcher", list(submissions))], submissions
+
+
+def named(rounds: Iterable[tuple[Submission, int]]) -> frozenset[tuple[str, int]]:
+    """Return the names of experiments, and their rounds."""
+    return frozenset((submission.name, number) for submission, number in rounds)
+
+
+async def weather(url: str, seed: int) -> tuple[list[str], Storm]:
+    """Run one seed; return what is wrong in the end."""
+    clients, submissions = clients_of(seed)
+    storm = Storm(url, clients, seed=seed)
+    try:
+        await storm.run()
+        assert storm.ruler is not None
+        return await storm.turnstile.usher(violations(storm.ruler.db, clients, submissions)), storm
+    finally:
+        await storm.close()
+
+
+def failing(seeds: Any, new_file: Callable[[], str]) -> dict[str, Any]:
+    """Run seeds; return those that fail, by how to run them again."""
+    failed = {}
+    for seed in seeds:
+        with one_thread():
+            try:
+                said, _ = asyncio.run(weather(new_file(), seed))
+            except Exception as error:
+                error.add_note(f"run it again: DIRECTOR_SEED={seed}")
+                raise
+        if said:
+            failed[f"DIRECTOR_SEED={seed}"] = said
+    return failed
+
+
+@pytest.mark.parametrize("share", range(SHARES))
+def test_invariants_hold_whatever_goes_wrong(share: int, new_file: Callable[[], str]) -> None:
+    seeds = [int(os.environ["DIRECTOR_SEED"])] if "DIRECTOR_SEED" in os.environ else range(share, SEEDS, SHARES)
+
+    failed = failing(seeds, new_file)
+
+    assert not failed

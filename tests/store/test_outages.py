@@ -1,0 +1,195 @@
+"""What is away, full or stuck is said to be so; what was acknowledged is there, and what was not is not."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from director.errors import ResourceExhausted, Unavailable
+from director.store import postgresql, schema, sqlite
+from director.store.database import Database
+from director.store.opening import open_database
+from director.store.tables import duties
+from tests.postgres import PostgresServer
+from tests.store.words import DUTIES, one, only_postgresql, only_sqlite, rows, write
+
+
+@only_sqlite
+async def test_writer_holds_the_file_from_its_beginning(plain: Database) -> None:
+    async with plain.write("test") as tx:
+        await tx.execute(text(DUTIES))
+
+        with (
+            contextlib.closing(sqlite3.connect(plain.url.removeprefix("sqlite:///"), timeout=0)) as another,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            another.execute("INSERT INTO duties VALUES ('between')")
+
+        await tx.add(duties, {"name": "own"})
+    assert await rows(plain, DUTIES) == ["own"]
+
+
+@only_sqlite
+async def test_commit_waits_for_the_disk_and_rows_have_their_parents(plain: Database) -> None:
+    async with plain.write("test") as tx:
+        found = {
+            pragma: (await tx.execute(text(f"PRAGMA {pragma}"))).scalar_one()
+            for pragma in ("synchronous", "journal_mode", "foreign_keys", "busy_timeout", "page_size", "auto_vacuum")
+        }
+
+    assert found == {
+        "synchronous": 2,
+        "journal_mode": "wal",
+        "foreign_keys": 1,
+        "busy_timeout": 30000,
+        "page_size": 16384,
+        "auto_vacuum": 2,
+    }
+
+
+@only_postgresql
+async def test_no_session_waits_for_ever(plain: Database) -> None:
+    async with plain.write("test") as tx:
+        found = {name: (await tx.execute(text(f"SHOW {name}"))).scalar_one() for name in postgresql.SESSION}
+
+    assert found.pop("timezone") == "UTC"
+    assert found == {
+        "application_name": "director",
+        "statement_timeout": "30s",
+        "lock_timeout": "5s",
+        "idle_in_transaction_session_timeout": "3s",
+        "tcp_user_timeout": "0",  # no TCP on a socket of the machine itself
+        "client_connection_check_interval": "5s",
+        "jit": "off",
+    }
+
+
+@only_postgresql
+async def test_lock_that_is_not_to_be_had_is_unavailable(plain: Database) -> None:
+    await write(plain, "held")
+    async with plain.write("holder") as holder:
+        await holder.execute(text("SELECT name FROM duties FOR UPDATE"))
+
+        with pytest.raises(Unavailable, match="lock timeout"):
+            async with plain.write("test") as tx:
+                await tx.execute(text("SET LOCAL lock_timeout = '20ms'"))
+                await tx.execute(text("SELECT name FROM duties FOR UPDATE"))
+
+
+@only_postgresql
+async def test_transaction_that_does_nothing_for_too_long_loses_its_locks(plain: Database) -> None:
+    await write(plain, "held")
+
+    with pytest.raises(Unavailable):
+        async with plain.write("frozen") as tx:
+            await tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
+            await tx.add(duties, {"name": "lost"})
+            await asyncio.sleep(0.2)
+
+    await write(plain, "later")
+    assert await rows(plain, DUTIES) == ["held", "later"]
+
+
+async def test_full_pool_is_unavailable(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, size in ((sqlite, "READERS"), (postgresql, "POOL")):
+        monkeypatch.setattr(module, size, 1)
+        monkeypatch.setattr(module, "POOL_SECONDS", 0.05)
+    db = open_database(migrated_url)
+    async with db.read():
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            async with db.read():
+                pass
+
+    assert await rows(db, DUTIES) == []
+    await db.close()
+
+
+@only_sqlite
+async def test_full_disk_is_said_and_nothing_of_the_group_is_acknowledged(plain: Database) -> None:
+    pages = await one(plain, "PRAGMA page_count")
+    async with plain.write("limit") as tx:
+        await tx.execute(text(f"PRAGMA max_page_count = {pages + 4}"))
+
+    outcomes = await asyncio.gather(
+        write(plain, "small"), write(plain, "x" * 200_000), write(plain, "after"), return_exceptions=True
+    )
+
+    found = await rows(plain, DUTIES)
+    assert isinstance(outcomes[1], ResourceExhausted)
+    assert (outcomes[0] is None) == ("small" in found)
+    assert (outcomes[2] is None) == ("after" in found)
+    async with plain.write("limit") as tx:
+        await tx.execute(text("PRAGMA max_page_count = 1000000"))
+    await write(plain, "x" * 200_000)
+
+
+@only_sqlite
+async def test_what_an_error_of_the_disk_took_with_it_is_not_acknowledged(plain: Database) -> None:
+    begun = asyncio.Event()
+
+    async def lose_the_transaction() -> None:
+        async with plain.write("test") as tx:
+            begun.set()
+            await tx.add(duties, {"name": "lost too"})
+            await tx._connection.exec_driver_sql("ROLLBACK")  # as SQLite does by itself on an I/O error
+            raise OSError("disk I/O error")
+
+    earlier = asyncio.create_task(write(plain, "earlier"))
+    await asyncio.sleep(0)
+    losing = asyncio.create_task(lose_the_transaction())
+    outcomes = await asyncio.gather(earlier, losing, return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
+    await write(plain, "later")
+    assert await rows(plain, DUTIES) == ["later"]
+
+
+async def test_defect_in_a_statement_is_not_taken_for_an_outage(plain: Database) -> None:
+    with pytest.raises(IntegrityError):
+        await write(plain, "a", "a")
+
+    await write(plain, "b")
+    assert await rows(plain, DUTIES) == ["b"]
+
+
+@pytest.fixture
+async def falling() -> AsyncIterator[tuple[PostgresServer, Database]]:
+    """A PostgreSQL server that a test may crash, and a database on it."""
+    server = PostgresServer()
+    try:
+        server.start()
+        url = await server.create_database("falling")
+        await schema.upgrade_schema(url)
+        db = open_database(url)
+        yield server, db
+        await db.close()
+    finally:
+        server.remove()
+
+
+async def test_lost_database_is_unavailable_until_it_is_back(falling: tuple[PostgresServer, Database]) -> None:
+    server, db = falling
+    given: list[Any] = []
+    db.on_commit = given.append
+    await write(db, "kept")
+    given.clear()
+
+    with pytest.raises(Unavailable):
+        async with db.write("test") as tx:
+            tx.wake(("claim", 0))
+            await tx.add(duties, {"name": "in flight"})
+            server.crash()
+    with pytest.raises(Unavailable):
+        await write(db, "while it was away")
+    with pytest.raises(Unavailable):
+        await rows(db, DUTIES)
+    server.start()
+    await write(db, "back")
+
+    assert await rows(db, DUTIES) == ["back", "kept"]
+    assert [list(hints) for hints in given] == [[]]

@@ -26,7 +26,7 @@ def digest(output: str) -> str:
     return found[1]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return digest(demo("--keep", str(tmp_path_factory.mktemp("undisturbed"))))
 

@@ -371,7 +371,7 @@ BROKEN = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def populated_sqlite(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A populated file, to copy."""
     path = tmp_path_factory.mktemp("populated") / "director.db"
@@ -381,7 +381,7 @@ def populated_sqlite(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFac
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def populated_postgres(postgres: PostgresServer, migrated_postgres: str) -> str:
     """The name of a populated database, to copy."""
     url = asyncio.run(postgres.create_database("populated", template=migrated_postgres))

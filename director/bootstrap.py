@@ -55,6 +55,7 @@ async def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
         if running.done():
             running.result()
         log.info("stopping")
+        await server.withdraw()
         await director.process.drain()
         await server.stop(GRACE_SECONDS)
         running.cancel()

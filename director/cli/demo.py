@@ -4,6 +4,7 @@ import asyncio
 import json
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -51,6 +52,8 @@ def demo(envoys: int, rounds: int, crash: bool, database: str | None, keep: Path
     leaves the database for you to query.
     """
     began = time.monotonic()
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, lambda number, _frame: sys.exit(128 + number))  # takes the stage down on the way
     folder = prepare(keep)
     url = database or f"sqlite:///{folder / 'director.db'}"
     if sqlite_path(url) is None:

@@ -8,6 +8,8 @@ from director.domain.envoys import Shard
 from director.domain.types import ExperimentState
 from director.errors import InvalidArgument
 from director.services.experiments import ExperimentView
+from director.store.envoys import Envoy
+from director.store.metrics import Recorded
 
 
 def as_shape(shape: Sequence[int | str] | None) -> tuple[int, ...] | None:
@@ -69,6 +71,29 @@ def write_shard(shard: Shard) -> dict[str, Any]:
     }
 
 
+def write_envoy(view: Envoy) -> dict[str, Any]:
+    """Write an envoy as a dict."""
+    return {
+        "shard_info": write_shard(view.shard),
+        "is_online": view.is_online,
+        "is_experiment_running": view.is_experiment_running,
+        "last_updated": view.seen_at.timestamp(),
+        "valid_duration": 2 * view.period.total_seconds(),
+        "experiment_name": view.experiment_name,
+    }
+
+
+def write_metric(metric: Recorded) -> dict[str, Any]:
+    """Write a metric as a dict."""
+    return {
+        "metric_origin": metric.origin,
+        "task_name": metric.task,
+        "metric_name": metric.name,
+        "metric_value": metric.value,
+        "round": metric.round_number,
+    }
+
+
 def status(state: ExperimentState) -> str:
     """Return a state under the name that the world knows: it has no word for cancelled."""
     return ExperimentState.FAILED.value if state is ExperimentState.CANCELLED else state.value
@@ -77,6 +102,17 @@ def status(state: ExperimentState) -> str:
 def progress(view: ExperimentView) -> float:
     """Return which share of its rounds an experiment has done."""
     return view.experiment.last_model / view.experiment.plan.rounds
+
+
+def summarize(view: ExperimentView) -> dict[str, Any]:
+    """Write an experiment as a dict, in short."""
+    return {
+        "name": view.experiment.name,
+        "status": status(view.experiment.state),
+        "collaborators_amount": len(view.collaborators),
+        "tasks_amount": len({task.function for task in view.experiment.plan.tasks}),
+        "progress": progress(view),
+    }
 
 
 def describe(view: ExperimentView) -> dict[str, Any]:

@@ -23,7 +23,16 @@ from director.errors import (
     ShardRejected,
     Unavailable,
 )
-from director.facade.dicts import as_shape, describe, progress, read_shard, status, write_shard
+from director.facade.dicts import (
+    as_shape,
+    describe,
+    read_shard,
+    status,
+    summarize,
+    write_envoy,
+    write_metric,
+    write_shard,
+)
 from director.facade.pieces import file_pieces, measure, rechunked
 from director.services.experiments import ExperimentView
 from director.services.process import Process
@@ -166,17 +175,7 @@ class Director:
     async def get_envoys(self) -> list[dict[str, Any]]:
         """Return all envoys, whether they are online, and what they serve."""
         await self.open()
-        return [
-            {
-                "shard_info": write_shard(each.shard),
-                "is_online": each.is_online,
-                "is_experiment_running": each.is_experiment_running,
-                "last_updated": each.seen_at.timestamp(),
-                "valid_duration": 2 * each.period.total_seconds(),
-                "experiment_name": each.experiment_name,
-            }
-            for each in await self.process.envoys.listed(EVERYBODY)
-        ]
+        return [write_envoy(each) for each in await self.process.envoys.listed(EVERYBODY)]
 
     async def wait_experiment(self, envoy_name: str) -> str:
         """Wait, for however long, for the next experiment of an envoy; return its name.
@@ -276,16 +275,7 @@ class Director:
         while token:
             more, token = await self.process.experiments.listed(self.process.caller(caller), page_token=token)
             found += more
-        return [
-            {
-                "name": view.experiment.name,
-                "status": status(view.experiment.state),
-                "collaborators_amount": len(view.collaborators),
-                "tasks_amount": len({task.function for task in view.experiment.plan.tasks}),
-                "progress": progress(view),
-            }
-            for view in found
-        ]
+        return [summarize(view) for view in found]
 
     async def get_experiment_description(self, caller: str, name: str) -> dict[str, Any]:
         """Return what is known of an experiment; empty if absent or not the caller's."""
@@ -326,16 +316,7 @@ class Director:
         await self.open()
         stream = self.process.streams.metrics(experiment_name, self.process.caller(caller), after=after, follow=True)
         async for metric, _epoch in stream:
-            if metric is None:
-                yield None
-            else:
-                yield {
-                    "metric_origin": metric.origin,
-                    "task_name": metric.task,
-                    "metric_name": metric.name,
-                    "metric_value": metric.value,
-                    "round": metric.round_number,
-                }
+            yield None if metric is None else write_metric(metric)
 
     async def remove_experiment_data(self, experiment_name: str, caller: str) -> bool:
         """Drop an experiment's bytes and take it from its users' lists; False if absent or not the caller's."""

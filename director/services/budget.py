@@ -34,16 +34,13 @@ class Budget:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._release(size)
-            else:
-                self._waiting.remove((size, turn))
-                self._release(0)
+            self._release(0 if turn.cancelled() else size)
             raise
 
     def _release(self, size: int) -> None:
         self._free += size
-        while self._waiting and self._waiting[0][0] <= self._free:
+        while self._waiting and (self._waiting[0][1].cancelled() or self._waiting[0][0] <= self._free):
             wanted, turn = self._waiting.popleft()
-            self._free -= wanted
-            turn.set_result(None)
+            if not turn.cancelled():
+                self._free -= wanted
+                turn.set_result(None)

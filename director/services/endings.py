@@ -22,6 +22,9 @@ async def end(
         return False
     abandoned = await rounds.abandon(tx, experiment_id)
     await queues.end_all(tx, experiment_id, finished=state is ExperimentState.FINISHED)
-    happened = [] if abandoned is None else [Event(EventKind.ROUND_ABANDONED, details={"round": abandoned})]
+    happened = []
+    if abandoned is not None:
+        await rounds.release_updates(tx, experiment_id, abandoned)
+        happened = [Event(EventKind.ROUND_ABANDONED, details={"round": abandoned})]
     await events.append(tx, experiment_id, *happened, Event(ENDINGS[state], actor, reason))
     return True

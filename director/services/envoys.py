@@ -111,13 +111,14 @@ class Envoys:
         """
         async with self._db.write("report failure") as tx:
             await experiments.lock(tx, experiment_id)
-            await queues.get(tx, experiment_id, envoy, attempt=attempt)
-            text = storable(error) or "no reason given"
-            if not await queues.fail(tx, experiment_id, envoy, text):
+            part = await queues.get(tx, experiment_id, envoy, attempt=attempt)
+            if not part.state.engaged:
                 return
+            text = storable(error) or "no reason given"
             assignment = await rounds.assignment(tx, experiment_id, envoy)
             if assignment is not None and assignment.todo:
                 await queues.fail_assignment(tx, experiment_id, envoy)
+            await queues.fail(tx, experiment_id, envoy, text)
             await events.append(tx, experiment_id, Event(EventKind.COLLABORATOR_FAILED, envoy, text))
 
 

@@ -128,43 +128,55 @@ class Steps:
         blob = await folding.fold(self._runtime, experiment, self._fence, number)
         async with self._db.write("close round") as tx:
             found = await self._again(tx, Close)
-            if found is None or found[0].number != number:
-                return
-            await self._close_in(tx, found[1], found[2], blob)
-            snapshot = await snapshots.read(tx, found[1], lease=self._runtime.settings.lease)
-            match decisions.next_step(snapshot):
-                case Open() as step:
-                    await self._open_in(tx, experiment, step)
-                case Fail(reason):
-                    await endings.end(tx, experiment.id, ExperimentState.FAILED, reason=reason)
-                case _:
-                    pass
+            if found is not None and found[0].number == number:
+                await self._close_in(tx, found[1], found[2], blob)
 
     async def _close_in(
-        self, tx: Transaction, experiment: Experiment, snapshot: Snapshot, blob: stash.Blob | None
+        self,
+        tx: Transaction,
+        experiment: Experiment,
+        snapshot: Snapshot,
+        blob: stash.Blob | None,
+        *,
+        last: bool = False,
     ) -> None:
-        """Close the aggregated round: its model, the averages of its metrics, and which model is the best."""
+        """Close the aggregated round, begin what comes next, and keep the model and the averages of the metrics.
+
+        In this order, since it is the one in which rows are locked everywhere: round, collaborators, bytes.
+        """
         number = open_round(snapshot).number
-        if blob is not None:
-            taken = await stash.take(tx, folding.purpose(self._fence, number), blob.content)
-            await models.add(tx, experiment.id, number, taken)
-            await experiments.set_round(tx, experiment.id, number, model=number)
         counted = await contributions.counted(tx, experiment.id, number)
         averages = await folding.aggregate_metrics(tx, experiment.id, number, counted)
-        await metrics.append(
-            tx,
-            experiment.id,
-            [Measured(number, AGGREGATOR, task, name, value) for (task, name), value in averages.items()],
-        )
         scored = score(experiment.plan, averages)
-        if scored is not None:
-            await self._judge(tx, experiment, number - 1, scored)
         train = experiment.plan.train_task.name
         samples = sum(each.samples for each in counted if each.task == train)
         await rounds.close(tx, experiment.id, number, samples=samples, score=scored)
-        await rounds.release_updates(tx, experiment.id, number)
         details = {"round": number, "model": blob.digest if blob is not None else None, "score": scored}
         await events.append(tx, experiment.id, Event(EventKind.ROUND_CLOSED, details=details))
+        await self._go_on(tx, experiment, last=last)
+        measured = [Measured(number, AGGREGATOR, task, name, value) for (task, name), value in averages.items()]
+        await metrics.append(tx, experiment.id, measured)
+        if scored is not None:
+            await self._judge(tx, experiment, number - 1, scored)
+        if blob is not None:
+            taken = await stash.take(tx, folding.purpose(self._fence, number), blob.content)
+            await models.add(tx, experiment.id, number, taken)
+            await experiments.set_last_model(tx, experiment.id, number)
+        await rounds.release_updates(tx, experiment.id, number)
+
+    async def _go_on(self, tx: Transaction, experiment: Experiment, *, last: bool) -> None:
+        """Finish after the last round; else open the next one, or fail where it cannot ask as many as it needs."""
+        if last:
+            await endings.end(tx, experiment.id, ExperimentState.FINISHED)
+            return
+        snapshot = await snapshots.read(tx, experiment, lease=self._runtime.settings.lease)
+        match decisions.next_step(snapshot):
+            case Open() as step:
+                await self._open_in(tx, experiment, step)
+            case Fail(reason):
+                await endings.end(tx, experiment.id, ExperimentState.FAILED, reason=reason)
+            case _:
+                pass
 
     async def _judge(self, tx: Transaction, experiment: Experiment, model: int, scored: float) -> None:
         """A round's validation scores the model that it began from."""
@@ -183,8 +195,7 @@ class Steps:
             found = await self._again(tx, Finish)
             if found is None or found[0].number != number:
                 return 0.0
-            await self._close_in(tx, found[1], found[2], blob)
-            await endings.end(tx, experiment.id, ExperimentState.FINISHED)
+            await self._close_in(tx, found[1], found[2], blob, last=True)
         return None
 
     async def _fail(self) -> float | None:

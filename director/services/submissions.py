@@ -21,6 +21,7 @@ from director.store.database import Transaction
 from director.store.stash import Upload
 
 MAX_PRIORITY = 100
+MAX_COLLABORATORS = 10_000
 
 
 @dataclass(slots=True)
@@ -30,7 +31,6 @@ class Submitting:
     command: SubmitExperiment
     caller: Caller
     plan: Plan | None = None
-    archive: IO[bytes] | None = None
 
     @property
     def key(self) -> str:
@@ -119,34 +119,28 @@ class Submissions:
         return await uploads.begin(self._runtime, submitting.purpose("archive"), submitting.command.archive, fits=True)
 
     async def receive_archive(self, submitting: Submitting, upload: Upload, chunks: Chunks) -> None:
-        """Receive the archive."""
+        """Receive the archive, and read its plan.
+
+        Raises:
+            InvalidArchive, InvalidPlan: it holds none that could be run; the upload is given up.
+        """
         content = submitting.command.archive
         if upload.missing != 0:
             await uploads.receive(self._runtime, upload, content, chunks, check=uploads.accept_anything)
+            await self._plan(submitting)
             return
-        # It is read for its plan next; a small one never leaves memory for that, a large one goes by way of a file.
-        spool = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - closed once it has been read
-            max_size=upload.chunk_bytes, prefix="director-archive-"
-        )
+        # A small one never leaves memory for its plan, a large one goes by way of a file.
+        with tempfile.SpooledTemporaryFile(max_size=upload.chunk_bytes, prefix="director-archive-") as file:
 
-        def copy(start: int, data: bytes) -> None:
-            spool.seek(start)
-            spool.write(data)
+            def copy(start: int, data: bytes) -> None:
+                file.seek(start)
+                file.write(data)
 
-        try:
             await uploads.receive(self._runtime, upload, content, chunks, check=copy)
-        except BaseException:
-            spool.close()
-            raise
-        submitting.archive = spool
+            await self._plan(submitting, file)
 
     async def begin_model(self, submitting: Submitting) -> Upload:
-        """Begin, or go on with, the upload of the model; the archive has arrived and holds a good plan.
-
-        Raises:
-            InvalidArchive, InvalidPlan: it does not; the upload is given up.
-        """
-        await self._plan(submitting)
+        """Begin, or go on with, the upload of the model; the archive has arrived."""
         return await uploads.begin(self._runtime, submitting.purpose("model"), submitting.command.model, fits=True)
 
     async def receive_model(self, submitting: Submitting, upload: Upload, chunks: Chunks) -> None:
@@ -162,11 +156,12 @@ class Submissions:
 
         await uploads.receive(self._runtime, upload, submitting.command.model, chunks, check=check)
 
-    async def _plan(self, submitting: Submitting) -> Plan:
+    async def _plan(self, submitting: Submitting, archive: IO[bytes] | None = None) -> Plan:
+        """Return the plan, read from the archive's file where it is at hand, and only once."""
         if submitting.plan is not None:
             return submitting.plan
         try:
-            plan = await self._read_plan(submitting)
+            plan = await (self._stored_plan(submitting) if archive is None else archives.plan_of_file(archive))
             plans.check_collaborators(plan, submitting.command.collaborators)
         except InvalidArgument:
             async with self._db.write("refuse submission") as tx:
@@ -175,11 +170,7 @@ class Submissions:
         submitting.plan = plan
         return plan
 
-    async def _read_plan(self, submitting: Submitting) -> Plan:
-        if submitting.archive is not None:
-            with submitting.archive as archive:
-                submitting.archive = None
-                return await archives.plan_of_file(archive)
+    async def _stored_plan(self, submitting: Submitting) -> Plan:
         async with self._db.read() as tx:
             blob = await stash.find(tx, submitting.purpose("archive"))
         return await archives.read_plan(self._runtime, blob)
@@ -244,13 +235,15 @@ class Submissions:
 
 
 async def check_collaborators(tx: Transaction, names: Sequence[str]) -> None:
-    """Refuse collaborators that are none, twice, or not registered.
+    """Refuse collaborators that are none, too many, twice, or not registered.
 
     Raises:
         InvalidArgument: the text names them.
     """
     if not names:
         raise InvalidArgument("an experiment needs at least one collaborator")
+    if len(names) > MAX_COLLABORATORS:
+        raise InvalidArgument(f"{len(names)} collaborators; at most {MAX_COLLABORATORS} take part in an experiment")
     for name in names:
         check_name("a collaborator's name", name)
     if len(set(names)) < len(names):

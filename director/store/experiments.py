@@ -53,7 +53,7 @@ END = (
 )
 RAN = update(experiments).where(THE_ONE).values(running_seconds=bindparam("length"))
 SET_ROUND = update(experiments).where(THE_ONE).values(round=bindparam("number"), crashes=0)
-SET_MODEL = SET_ROUND.values(last_model=bindparam("model"))
+SET_LAST_MODEL = update(experiments).where(THE_ONE).values(last_model=bindparam("model"), crashes=0)
 SET_BEST = update(experiments).where(THE_ONE).values(best_model=bindparam("model"), best_score=bindparam("score"))
 CALM = update(experiments).where(THE_ONE).values(crashes=0)
 
@@ -312,12 +312,14 @@ async def approve(tx: Transaction, experiment_id: ExperimentId, *, priority: int
     return True
 
 
-async def set_round(tx: Transaction, experiment_id: ExperimentId, number: int, *, model: int | None = None) -> None:
-    """Store the round that is open now, and the newest model. The caller holds its row."""
-    if model is None:
-        await tx.execute(SET_ROUND, {"wanted": experiment_id, "number": number})
-    else:
-        await tx.execute(SET_MODEL, {"wanted": experiment_id, "number": number, "model": model})
+async def set_round(tx: Transaction, experiment_id: ExperimentId, number: int) -> None:
+    """Store the round that is open now. The caller holds its row."""
+    await tx.execute(SET_ROUND, {"wanted": experiment_id, "number": number})
+
+
+async def set_last_model(tx: Transaction, experiment_id: ExperimentId, number: int) -> None:
+    """Store the newest model. The caller holds its row."""
+    await tx.execute(SET_LAST_MODEL, {"wanted": experiment_id, "model": number})
 
 
 async def calm(tx: Transaction, experiment_id: ExperimentId) -> None:

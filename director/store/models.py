@@ -12,6 +12,9 @@ from director.store.database import Transaction
 from director.store.stash import Blob
 from director.store.tables import models
 
+UNCOUNTABLE = 1 << 31
+"""No model has this number or a higher one: the column cannot hold it."""
+
 ONE = select(models).where(models.c.experiment_id == bindparam("experiment"), models.c.number == bindparam("model"))
 
 
@@ -45,7 +48,8 @@ async def get(tx: Transaction, experiment_id: ExperimentId, number: int) -> Stor
     Raises:
         ModelNotFound: there is no such number, or it is kept no longer.
     """
-    row = (await tx.execute(ONE, {"experiment": experiment_id, "model": number})).first()
+    asked = {"experiment": experiment_id, "model": number}
+    row = (await tx.execute(ONE, asked)).first() if 0 <= number < UNCOUNTABLE else None
     if row is None:
         raise ModelNotFound(f"the experiment has no model {number}")
     if row.payload_blob_id is None:

@@ -194,13 +194,15 @@ async def close(
 
 
 async def abandon(tx: Transaction, experiment_id: ExperimentId) -> int | None:
-    """Give up the open round, if there is one, and let its updates go. The caller holds the experiment's row."""
+    """Give up the open round, if there is one, and return its number. The caller holds the experiment's row.
+
+    It lets the round's updates go too, later: bytes come last in the order of locks.
+    """
     number = await end(tx, END_OPEN, {"experiment": experiment_id, "to": RoundState.ABANDONED})
     if number is not None:
         which = {"experiment": experiment_id, "of_round": number}
         await tx.execute(MISS, which | {"instant": await tx.now()})
         await tx.execute(TALLY, which | {"length": None} | await tally(tx, experiment_id, number))
-        await release_updates(tx, experiment_id, number)
     return number
 
 

@@ -12,7 +12,7 @@ SIZE = select(func.pg_database_size(func.current_database()))
 
 def free_bytes(file: Path) -> int:
     """Return what the disk of an SQLite file has left for us."""
-    found = os.statvfs(file.parent)
+    found = os.statvfs(file.resolve().parent)
     return found.f_bavail * found.f_frsize
 
 

@@ -174,6 +174,9 @@ class Group:
         self._done.exception()  # seen, where there is no member to see it
         with contextlib.suppress(DBAPIError):
             await self.connection.rollback()
+        if self.alive:
+            # A commit that failed leaves SQLite's transaction open, which SQLAlchemy takes for closed.
+            await self.connection.invalidate()
 
     async def committed(self) -> None:
         """Wait until the disk has it.

@@ -32,11 +32,11 @@ class ExperimentServicer(experiments_pb2_grpc.ExperimentServiceServicer):
         self, request_iterator: AsyncIterator[experiments_pb2.SubmitRequest], context: Context
     ) -> AsyncIterator[experiments_pb2.SubmitResponse]:
         """Submit an experiment."""
-        requests = aiter(request_iterator)
+        caller, requests = self._caller(context), aiter(request_iterator)
         message = await uploads.first(requests, "submission")
         if message.WhichOneof("part") != "submission":
             raise InvalidArgument("the first message of the stream is the submission")
-        begun = await self._submissions.begin(codec.submission(message.submission), self._caller(context))
+        begun = await self._submissions.begin(codec.submission(message.submission), caller)
         if isinstance(begun, Submitting):
             chunks = uploads.chunks(requests, chunk_of)
             upload = await self._submissions.begin_archive(begun)
@@ -84,12 +84,11 @@ class ExperimentServicer(experiments_pb2_grpc.ExperimentServiceServicer):
 
     async def Review(self, request: experiments_pb2.ReviewRequest, context: Context) -> experiments_pb2.Experiment:
         """Approve or reject an experiment."""
+        caller = self._caller(context)
         if request.decision not in (Decision.DECISION_APPROVE, Decision.DECISION_REJECT):
             raise InvalidArgument("decide: approve or reject")
         approve = request.decision == Decision.DECISION_APPROVE
-        view = await self._experiments.review(
-            request.name, self._caller(context), approve=approve, reason=request.reason
-        )
+        view = await self._experiments.review(request.name, caller, approve=approve, reason=request.reason)
         return views.experiment(view)
 
     async def StreamMetrics(
@@ -118,8 +117,8 @@ class ExperimentServicer(experiments_pb2_grpc.ExperimentServiceServicer):
         self, request: experiments_pb2.DownloadModelRequest, context: Context
     ) -> AsyncIterator[common_pb2.DownloadPart]:
         """Download a model."""
-        which = codec.model_choice(request)
-        experiment, model = await self._experiments.model(request.name, self._caller(context), which)
+        caller, which = self._caller(context), codec.model_choice(request)
+        experiment, model = await self._experiments.model(request.name, caller, which)
         async for part in parts(
             self._process.runtime,
             model.blob,

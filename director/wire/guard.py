@@ -1,5 +1,6 @@
 """Around every call: who makes it, and the one place where an error becomes a status."""
 
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
@@ -104,7 +105,11 @@ def streaming(inner: Any, method: str) -> Any:
 
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
-            async for answer in inner(request, context):
+            answers = inner(request, context)
+            if inspect.isawaitable(answers):  # it writes them itself, as gRPC's health service does
+                await answers
+                return
+            async for answer in answers:
                 yield answer
         except Exception as error:
             await end(context, error, method)

@@ -10,7 +10,7 @@ from director.store.stash import Upload
 from director.v1 import common_pb2, rounds_pb2, rounds_pb2_grpc
 from director.wire import codec, uploads, views
 from director.wire.downloads import parts
-from director.wire.guard import Context, require_self
+from director.wire.guard import Context, caller_of, require_self
 
 
 class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
@@ -44,6 +44,7 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         self, request_iterator: AsyncIterator[rounds_pb2.SubmitContributionRequest], context: Context
     ) -> AsyncIterator[rounds_pb2.SubmitContributionResponse]:
         """Hand in the result of a task."""
+        caller_of(context)  # nobody may stay nobody by saying nothing
         requests = aiter(request_iterator)
         message = await uploads.first(requests, "contribution")
         if message.WhichOneof("part") != "contribution":

@@ -93,7 +93,11 @@ class Server:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return bound
 
+    async def withdraw(self) -> None:
+        """Say to those who check its health that it is going; calls are still taken."""
+        await self._health.enter_graceful_shutdown()
+
     async def stop(self, grace_seconds: float) -> None:
         """Say that it is going, take no more calls, and let those that run end within the grace."""
-        await self._health.enter_graceful_shutdown()
+        await self.withdraw()
         await self._server.stop(grace_seconds)

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
-from director.errors import InvalidArgument
-from director.services.uploads import Chunks
+from director.errors import InvalidArgument, Unavailable
+from director.services.uploads import CHUNK_SECONDS, Chunks
 from director.store.stash import Upload
 from director.v1 import common_pb2
 from director.wire.tensors import checked
@@ -18,11 +18,15 @@ async def first(requests: AsyncIterator[Message], what: str) -> Message:
 
     Raises:
         InvalidArgument: there is none.
+        Unavailable: it did not come in time.
     """
     try:
-        return await anext(requests)
+        async with asyncio.timeout(CHUNK_SECONDS):
+            return await anext(requests)
     except StopAsyncIteration:
         raise InvalidArgument(f"the stream is empty; its first message is the {what}") from None
+    except TimeoutError:
+        raise Unavailable(f"no {what} came for {CHUNK_SECONDS} s; call again") from None
 
 
 async def chunks(requests: AsyncIterator[Message], chunk_of: Callable[[Message], common_pb2.Chunk | None]) -> Chunks:

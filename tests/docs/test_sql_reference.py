@@ -1,87 +1,195 @@
 """The SQL reference describes every view column by column, and its queries give what they promise."""
 
-import re
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
+from director.domain.messages import Heartbeat
 from director.domain.types import ExperimentId
 from director.effects import ManualClock
+from director.services.runtime import Caller
+from director.store.database import Transaction
 from director.store.views import VIEWS
+from tests.docs.pages import blocks, page, quoted, rows, sections
+from tests.store.words import only_postgresql
 from tests.world import PLAN, World, world
 
-PAGE = Path("docs/reference/sql.md").read_text(encoding="utf-8")
-QUERIES = re.findall(r"^([^\n]*\?)\n\n```sql\n(.*?);\n```", PAGE, re.MULTILINE | re.DOTALL)
+PAGE = sections(page("reference/sql.md"))
+DOCUMENTED = {view: rows(section) for view, section in PAGE.items() if view.startswith("report_")}
+TYPES = {word: names for word, *names, _ in rows(PAGE["What is stable"])}
+QUERIES = {block.before: block.code for block in blocks(PAGE["Ready queries"])}
+ONE_ROUND = PLAN.replace("rounds: 2", "rounds: 1")
+GUEST = Caller("guest")
 
 
-def documented() -> dict[str, list[str]]:
-    """Return the columns that each view has according to the page, in order."""
-    sections = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
-    return {
-        section.split("\n", 1)[0]: re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-        for section in sections
-        if section.startswith("report_")
-    }
+async def read(tx: Transaction, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in (await tx.execute(text(query), parameters)).all()]
 
 
-@pytest.mark.parametrize("view", VIEWS)
-async def test_view_has_the_columns_that_are_documented(federation: World, view: str) -> None:
-    async with federation.db.read() as tx:
-        columns = list((await tx.execute(text(f"SELECT * FROM {view}"))).keys())
+@pytest.fixture
+async def history(migrated_url: str) -> AsyncIterator[World]:
+    """Two experiments on the last evening of a January.
 
-    assert documented()[view] == columns
-
-
-def test_no_other_view_is_documented() -> None:
-    assert documented().keys() == VIEWS.keys()
-
-
-async def answers(migrated_url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Run the page's queries on a federation whose story is known."""
-    clock = ManualClock(datetime(2030, 1, 31, 23, 0, tzinfo=UTC))
-    async with world(migrated_url, clock=clock, lease=timedelta(hours=12), poll=timedelta(seconds=1)) as federation:
+    In `digits` envoy `a` trains for 30 seconds and `b` for 60, who then fails in the final validation. `letters` waits
+    for that, and fails with its only envoy. `b` is heard of for half an hour, `a` until half past two.
+    """
+    clock = ManualClock(datetime(2030, 1, 31, 20, 0, tzinfo=UTC))
+    async with world(migrated_url, clock=clock, lease=timedelta(hours=2)) as federation:
         await federation.register("a", "b")
-        await federation.submit("digits", plan=PLAN.replace("rounds: 2", "rounds: 1"))
+        await federation.submit("digits", plan=ONE_ROUND)
+        await federation.submit("letters", plan=ONE_ROUND, envoys=["a"], caller=GUEST)
         await federation.admit()
         [fence] = await federation.claim()
         await federation.drive(fence)
         given = {envoy: await federation.wait(envoy) for envoy in ("a", "b")}
-        for envoy in ("a", "b"):
+        for envoy in given:
             await federation.work(given[envoy], envoy)
-            clock.advance(timedelta(seconds=30))
-            await federation.finish_round({envoy: given[envoy]}, value=2.0)
+        clock.advance(timedelta(seconds=30))
+        await federation.finish_round({"a": given["a"]}, value=2.0)
+        clock.advance(timedelta(seconds=30))
+        await federation.finish_round({"b": given["b"]}, value=4.0)
         await federation.drive(fence)
-        await federation.work(given["a"], "a")
-        await federation.process.envoys.report_failure(
-            "b", ExperimentId(given["b"].experiment_id), attempt=1, error="out of memory"
-        )
-        await federation.finish_round({"a": given["a"]}, value=4.0)
+        await fail(federation, "b", given["b"].experiment_id, "out of memory")
+        await federation.finish_round({"a": given["a"]}, value=6.0)
         await federation.drive(fence)
-        clock.advance(timedelta(hours=3))
-        await federation.process.envoys.register(
-            next(each.shard for each in await federation.process.envoys.listed(federation.process.caller("x")))
+
+        await federation.admit()
+        [fence] = await federation.claim()
+        await federation.drive(fence)
+        wanted = await federation.wait("a")
+        clock.advance(timedelta(seconds=20))
+        await fail(federation, "a", wanted.experiment_id, "no such file")
+        await federation.drive(fence)
+
+        clock.advance(timedelta(minutes=30) - timedelta(seconds=80))
+        await beat(federation, "b")
+        for _ in range(6):
+            clock.advance(timedelta(hours=1))
+            await federation.process.ticker.tick()
+            await beat(federation, "a")
+            await federation.process.housekeeping.look_at_sessions()
+        yield federation
+
+
+async def fail(federation: World, envoy: str, experiment_id: int, error: str) -> None:
+    await federation.process.envoys.report_failure(envoy, ExperimentId(experiment_id), attempt=1, error=error)
+
+
+async def beat(federation: World, envoy: str) -> None:
+    await federation.process.envoys.heartbeat(Heartbeat(envoy, is_experiment_running=False))
+
+
+@pytest.fixture
+async def tx(history: World) -> AsyncIterator[Transaction]:
+    async with history.db.read() as opened:
+        yield opened
+
+
+def test_every_view_is_documented_and_no_other() -> None:
+    assert DOCUMENTED.keys() == VIEWS.keys()
+
+
+async def test_views_have_the_columns_that_are_documented_in_their_order_and_of_their_types(tx: Transaction) -> None:
+    found = {view: await columns(tx, view) for view in VIEWS}
+
+    assert found == {
+        view: [(quoted(name), word) for name, word, *_ in documented] for view, documented in DOCUMENTED.items()
+    }
+
+
+async def columns(tx: Transaction, view: str) -> list[tuple[str, str]]:
+    """Return a view's columns, each with the page's word for its type on this engine."""
+    if tx.postgresql:
+        query = (
+            "SELECT column_name, data_type FROM information_schema.columns "
+            "WHERE table_name = :view ORDER BY ordinal_position"
         )
-        await federation.process.ticker.tick()
-        await federation.process.housekeeping.look_at_sessions()
-        async with federation.db.read() as tx:
-            found = {}
-            for question, query in QUERIES:
-                found[question] = [tuple(row) for row in (await tx.execute(text(query))).all()]
-            return found
+        found = await read(tx, query, view=view)
+    else:
+        found = await read(tx, f"SELECT name, type FROM pragma_table_info('{view}')")
+    return [(name, word_for(kind, postgresql=tx.postgresql)) for name, kind in found]
 
 
-async def test_ready_queries_give_what_they_promise(migrated_url: str) -> None:
-    found = await answers(migrated_url)
+def word_for(kind: str, *, postgresql: bool) -> str:
+    """Return the page's word for an engine's type."""
+    plain = kind.partition("(")[0]
+    [word] = [word for word, names in TYPES.items() if plain in names[postgresql].replace("(n)", "").split("`")]
+    return word
 
-    assert len(found) == len(QUERIES) == 5
-    rounds, slowest, history, failures, uptime = found.values()
-    assert [row[:5] for row in rounds] == [(1, "train", "closed", 2, 2), (2, "final", "closed", 2, 1)]
-    assert rounds[0][5:] == (60.0, 60.0)
-    assert [(row[0], row[1], row[2]) for row in slowest] == [("b", 2, 30.0), ("a", 3, 20.0)]
-    assert history == [(1, pytest.approx(0.2)), (2, pytest.approx(0.4))]
-    assert failures == [("digits", "finished", "b", "out of memory")]
-    assert [(row[0], row[1]) for row in uptime][:2] == [("a", "2030-01"), ("a", "2030-02")]
-    assert uptime[0][3] == pytest.approx(1.0)
+
+async def test_columns_that_are_documented_as_never_null_are_not(tx: Transaction) -> None:
+    for view, documented in DOCUMENTED.items():
+        never = [quoted(name) for name, _, null, _ in documented if null == "never"]
+        absent = " OR ".join(f"{name} IS NULL" for name in never)
+        assert await read(tx, f"SELECT * FROM {view}"), f"{view} is empty"
+        assert await read(tx, f"SELECT * FROM {view} WHERE {absent}") == []
+
+
+async def test_ready_queries_give_what_they_promise(tx: Transaction) -> None:
+    found = {question: await read(tx, query) for question, query in QUERIES.items()}
+
+    assert found == {
+        "How long did each round take?": [
+            (1, "train", "closed", 2, 2, 60.0, 60.0),
+            (2, "final", "closed", 2, 1, 0.0, 0.0),
+        ],
+        "Which collaborator is the slowest?": [("b", 1, 60.0, 60.0), ("a", 1, 30.0, 30.0)],
+        "How did the accuracy develop, over all collaborators?": [(1, near(0.3)), (2, near(0.6))],
+        "How far is each envoy from the average?": [
+            (1, "a", near(0.2), near(-0.1)),
+            (1, "b", near(0.4), near(0.1)),
+            (2, "a", near(0.6), near(0.0)),
+        ],
+        "Which rounds went on without somebody who was asked?": [
+            ("digits", 2, 2, 1, 0, 1),
+            ("letters", 1, 1, 0, 0, 1),
+        ],
+        "Which experiments came to no good end, and why?": [
+            (
+                "letters",
+                "guest",
+                "failed",
+                1,
+                1,
+                "round 1 cannot reach its minimum of 1 collaborators; a failed: no such file",
+            )
+        ],
+        "Which envoys failed, and with what error?": [
+            ("digits", "finished", "b", "out of memory"),
+            ("letters", "failed", "a", "no such file"),
+        ],
+        "For how many hours was each envoy online, month by month?": [
+            ("a", "2030-01", 1, 4.0),
+            ("a", "2030-02", 1, 2.5),
+            ("b", "2030-01", 1, 0.5),
+        ],
+        "How long do the experiments of each user wait, and run?": [
+            ("guest", 1, 60.0, 20.0),
+            ("researcher", 1, 0.0, 60.0),
+        ],
+    }
+
+
+@only_postgresql
+async def test_role_for_reports_reads_the_views_and_nothing_else(migrated_url: str) -> None:
+    [how_to] = [block.code for block in blocks(PAGE["Opening the database"]) if block.language == "sql"]
+    connection = await asyncpg.connect(migrated_url)
+    await connection.execute(how_to)
+    try:
+        await connection.execute("SET ROLE reporter")
+
+        for view in VIEWS:
+            assert await connection.fetch(f"SELECT * FROM {view}") == []
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("SELECT * FROM experiments")
+    finally:
+        await connection.execute("RESET ROLE; DROP OWNED BY reporter; DROP ROLE reporter")
+        await connection.close()
+
+
+def near(value: float) -> Any:
+    return pytest.approx(value, abs=1e-9)

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from datetime import timedelta
 
 import asyncpg
 
@@ -11,6 +12,8 @@ from director.store.opening import sqlite_path
 from tests.store.words import live
 from tests.world import PLAN, RESEARCHER, World, world
 
+PATIENCE = timedelta(seconds=100)
+"""A lease that is not renewed, and yet lasts on a busy machine."""
 PATIENT = PLAN + "round_deadline: 30d\n"
 RELAXED = PLAN + "min_collaborators: 1\npercentage: 0.3\n"
 LOWEST = PLAN + "best: {mode: min}\n"
@@ -19,7 +22,7 @@ LOWEST = PLAN + "best: {mode: min}\n"
 async def populate(url: str) -> None:
     """Fill a database that has the schema."""
     clock = ManualClock()
-    async with world(url, clock=clock) as federation:
+    async with world(url, clock=clock, lease=PATIENCE) as federation:
         await federation.register("a")
         await live(federation, clock, 130)  # it goes silent, and comes back
         await federation.process.housekeeping.look_at_sessions()

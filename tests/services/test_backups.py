@@ -23,8 +23,6 @@ from tests.services.busy import busy
 from tests.store.words import one, only_postgresql, only_sqlite, owned, rows
 from tests.world import PLAN, RESEARCHER, World, world
 
-pytestmark = pytest.mark.campaign
-
 LONG = PLAN.replace("rounds: 2", "rounds: 8")
 EPOCH = "SELECT epoch FROM federations"
 FENCES = "SELECT fence FROM experiments ORDER BY id"

@@ -18,8 +18,6 @@ from tests.services.busy import busy
 from tests.store.words import change, holding, live, one, only_postgresql, rows
 from tests.world import PLAN, RESEARCHER, World, world
 
-pytestmark = pytest.mark.campaign
-
 LONG = PLAN.replace("rounds: 2", "rounds: 7")
 LEFT = "SELECT 1 FROM collaborators c JOIN experiments e ON e.id = c.experiment_id WHERE e.removed_at IS NOT NULL"
 KEPT = "SELECT number FROM models WHERE pruned_at IS NULL AND experiment_id = :id ORDER BY number"

@@ -94,6 +94,15 @@ async def test_metrics_keep_the_order_they_were_given_in(db: Database, experimen
     assert [each.seq for each in await after(db, experiment_id, 2, limit=2)] == [3, 4]
 
 
+async def test_metrics_are_read_in_order_however_they_lie(db: Database, experiment_id: ExperimentId) -> None:
+    row = {"experiment_id": experiment_id, "round": 1, "origin": "a", "task": "train", "name": "loss", "value": 1.0}
+    async with db.write("append") as tx:
+        at = await tx.now()
+        await tx.add(metrics.metrics, *(row | {"seq": seq, "recorded_at": at} for seq in (3, 1, 4, 2)))
+
+    assert [each.seq for each in await after(db, experiment_id)] == [1, 2, 3, 4]
+
+
 async def test_metrics_of_a_round_are_its_own(db: Database, experiment_id: ExperimentId) -> None:
     await append(db, experiment_id, *(loss(float(number), round_number=number) for number in (1, 2, 1)))
     other = await clone(db, experiment_id, "other", metric_seq=0)

@@ -149,6 +149,23 @@ async def test_what_an_error_of_the_disk_took_with_it_is_not_acknowledged(plain:
     assert await rows(plain, DUTIES) == ["later"]
 
 
+@only_sqlite
+async def test_commit_that_fails_is_told_to_everybody_whose_rows_it_had(plain: Database) -> None:
+    async def write_an_orphan() -> None:
+        async with plain.write("test") as tx:
+            await tx.execute(text("PRAGMA defer_foreign_keys = ON"))
+            await tx.execute(text("INSERT INTO heartbeats VALUES ('nobody', '2030-01-01', 0, 60, 0, '[]')"))
+
+    outcomes = await asyncio.gather(
+        write(plain, "before"), write_an_orphan(), write(plain, "after"), return_exceptions=True
+    )
+
+    assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
+    assert "the commit failed" in str(outcomes[0])
+    await write(plain, "later")
+    assert await rows(plain, DUTIES) == ["later"]
+
+
 async def test_defect_in_a_statement_is_not_taken_for_an_outage(plain: Database) -> None:
     with pytest.raises(IntegrityError):
         await write(plain, "a", "a")

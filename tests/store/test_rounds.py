@@ -57,7 +57,10 @@ async def close(db: Database, fence: Fence, *, number: int = 1) -> bool:
 async def abandon(db: Database, fence: Fence) -> int | None:
     async with db.write("abandon") as tx:
         await experiments.lock(tx, fence.experiment_id)
-        return await rounds.abandon(tx, fence.experiment_id)
+        number = await rounds.abandon(tx, fence.experiment_id)
+        if number is not None:
+            await rounds.release_updates(tx, fence.experiment_id, number)
+        return number
 
 
 async def test_round_is_open_for_whom_it_asked(db: Database, fence: Fence) -> None:

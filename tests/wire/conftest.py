@@ -1,13 +1,64 @@
-"""A director on a real port, and those who call it."""
+"""A director on a real port, and those who call it: driven by hand, or whole in a thread of its own."""
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from director.client import Federation
+from director.wire.server import Server
+from tests.wire.calls import SETTINGS, Client
 from tests.wire.proxy import Proxy
 from tests.wire.running import Collaborator, RunningDirector
-from tests.world import PLAN
+from tests.world import PLAN, World, world
+
+
+@pytest.fixture
+def engine_kind(request: pytest.FixtureRequest) -> str:
+    """SQLite; both engines where a test is marked with `on_both_engines`."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    """What is set otherwise than by default; modules and tests have their own."""
+    return {}
+
+
+@pytest.fixture
+async def federation(migrated_url: str, settings: dict[str, Any]) -> AsyncIterator[World]:
+    """A federation that is driven by hand."""
+    async with world(migrated_url, **SETTINGS | settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def server(federation: World) -> AsyncIterator[Server]:
+    """Serves the federation."""
+    opened = Server(federation.process)
+    yield opened
+    await opened.stop(0)
+
+
+@pytest.fixture
+async def port(server: Server) -> int:
+    """Where the federation is served, without TLS."""
+    return await server.start("127.0.0.1", 0, tls=None)
+
+
+@pytest.fixture
+async def clients(port: int) -> AsyncIterator[Callable[[str], Client]]:
+    """Makes clients, by name."""
+    async with AsyncExitStack() as stack:
+
+        def make(name: str) -> Client:
+            client = Client(port, name)
+            stack.push_async_callback(client.close)
+            return client
+
+        yield make
 
 
 @pytest.fixture

@@ -1,0 +1,136 @@
+"""Streams of metrics and events: complete, in order, without repeats, and ended only when all was seen."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from director.errors import Conflict, ExperimentNotFound, InvalidArgument, Unavailable
+from director.services.runtime import Caller
+from director.services.streams import PAGE
+from director.store import metrics
+from director.store.metrics import Measured
+from tests.services.words import collecting, complete, finished
+from tests.world import RESEARCHER, World
+
+
+async def read(federation: World, **how: Any) -> list[int]:
+    """Return the numbers of the metrics that a reader sees."""
+    stream = federation.process.streams.metrics("experiment", RESEARCHER, **how)
+    return [metric.seq async for metric, _ in stream if metric is not None]
+
+
+async def measure(federation: World, count: int) -> None:
+    """Have so many metrics in an experiment that has not started."""
+    await federation.register("a", "b")
+    view = await federation.submit()
+    measured = [Measured(1, "a", "validate", "accuracy", number / count) for number in range(count)]
+    async with federation.db.write("measure") as tx:
+        await metrics.append(tx, view.experiment.id, measured)
+
+
+@pytest.mark.parametrize("count", [0, 1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE])
+async def test_stream_that_does_not_follow_ends_with_what_there_is(federation: World, count: int) -> None:
+    await measure(federation, count)
+
+    assert await read(federation) == [*range(1, count + 1)]
+
+
+async def test_cursor_goes_on_behind_what_was_seen(federation: World) -> None:
+    await measure(federation, 5)
+
+    assert await read(federation, after=3) == [4, 5]
+    assert await read(federation, after=5) == []
+    assert await read(federation, after=2**62) == []
+
+
+async def test_reader_that_is_slow_still_sees_everything_to_the_end(federation: World) -> None:
+    begun = await collecting(federation)
+    seen = []
+
+    stream = federation.process.streams.metrics("experiment", RESEARCHER, follow=True)
+    async for metric, _ in stream:
+        if metric is not None:
+            seen.append(metric.seq)
+        elif await federation.drive(begun.fence) is not None:
+            await federation.finish_round(begun.given)  # the whole next round, between two looks of the reader
+
+    # Two rounds of train and validate and the final validation, of two envoys and their average.
+    assert seen == [*range(1, 3 * (2 * 2 + 1) + 1)]
+
+
+async def test_reader_that_follows_is_woken_by_what_is_new(federation: World) -> None:
+    begun = await collecting(federation)
+    stream = federation.process.streams.metrics("experiment", RESEARCHER, follow=True)
+    assert (await anext(stream))[0] is None
+
+    coming = asyncio.ensure_future(anext(stream))
+    await complete(federation, begun, "a")
+    async with asyncio.timeout(30):
+        metric, _ = await coming
+
+    assert metric is not None
+    assert (metric.origin, metric.task, metric.name) == ("a", "train", "loss")
+
+
+async def test_stream_ends_when_its_experiment_is_removed(federation: World) -> None:
+    await measure(federation, 1)
+    stream = federation.process.streams.events("experiment", RESEARCHER, follow=True)
+    kinds = [event.kind async for event, _ in anyway(stream, 2) if event is not None]
+
+    await federation.process.experiments.remove("experiment", RESEARCHER)
+    kinds += [event.kind async for event, _ in stream if event is not None]
+
+    assert kinds == ["experiment_submitted", "experiment_cancelled", "experiment_removed"]
+
+
+async def anyway(stream: Any, count: int) -> Any:
+    """Yield so many items, and leave the stream open."""
+    for _ in range(count):
+        yield await anext(stream)
+
+
+async def test_ended_experiments_stream_can_be_read_again_and_ends_at_once(federation: World) -> None:
+    await finished(federation)
+
+    async with asyncio.timeout(30):
+        assert await read(federation, follow=True) == await read(federation)
+
+
+async def test_cursor_of_another_epoch_is_worth_nothing(federation: World) -> None:
+    await measure(federation, 1)
+    epoch = await federation.process.epoch()
+
+    assert await read(federation, epoch=epoch) == [1]
+    with pytest.raises(Conflict, match="another epoch"):
+        await read(federation, epoch="before the restore")
+
+
+async def test_negative_cursor_is_refused(federation: World) -> None:
+    await measure(federation, 1)
+
+    with pytest.raises(InvalidArgument, match="not negative"):
+        await read(federation, after=-1)
+
+
+async def test_stream_of_a_closing_director_does_not_look_like_an_end(federation: World) -> None:
+    await measure(federation, 1)
+    stream = federation.process.streams.metrics("experiment", RESEARCHER, follow=True)
+    assert [metric async for metric, _ in anyway(stream, 2)][1] is None
+
+    federation.process.runtime.wakeups.close()
+
+    with pytest.raises(Unavailable, match="shutting down"):
+        await anext(stream)
+
+
+async def test_stream_is_for_those_who_may_see_the_experiment(federation: World) -> None:
+    await federation.register("a", "b")
+    await federation.submit(users=["colleague"])
+
+    for caller in (RESEARCHER, Caller("colleague"), Caller("anybody", operator=True)):
+        stream = federation.process.streams.events("experiment", caller)
+        assert [event.kind async for event, _ in stream if event] == ["experiment_submitted"]
+    for name, caller in [("experiment", Caller("stranger")), ("nothing", RESEARCHER)]:
+        with pytest.raises(ExperimentNotFound):
+            await anext(federation.process.streams.events(name, caller))

@@ -1,67 +1,67 @@
 """`director demo` as a user runs it: it trains, and a director that is killed on the way changes nothing."""
 
+import asyncio
 import re
+import signal
 import sqlite3
-import subprocess
-import sys
-from pathlib import Path
+from contextlib import closing
 
-import pytest
+import psutil
+import safetensors.numpy
 
+from tests.acceptance.processes import Machine, eventually
 from tests.postgres import PostgresServer
 
-ROUNDS, ENVOYS = 4, 3
+ROUNDS, ENVOYS = 4, 2
+SIZE = ["--rounds", str(ROUNDS), "--envoys", str(ENVOYS)]
 
 
-def demo(*arguments: str) -> str:
-    command = [sys.executable, "-m", "director.cli.main", "demo", "--rounds", str(ROUNDS), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def only(pattern: str, output: str) -> str:
+    """Return the one thing that a pattern finds."""
+    [found] = re.findall(pattern, output)
+    return str(found)
 
 
-def digest(output: str) -> str:
-    found = re.search(r"last model: sha256 ([0-9a-f]{64})", output)
-    assert found is not None, output
-    return found[1]
-
-
-@pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return digest(demo("--keep", str(tmp_path_factory.mktemp("undisturbed"))))
-
-
-def test_director_killed_in_a_round_gives_the_same_model_to_the_bit(undisturbed: str, tmp_path: Path) -> None:
-    output = demo("--crash", "--keep", str(tmp_path))
-
-    assert "the director is killed in the middle of round 2" in output
-    assert digest(output) == undisturbed
-    with sqlite3.connect(f"file:{tmp_path / 'director.db'}?mode=ro", uri=True) as database:
-        contributions = database.execute("SELECT COUNT(*) FROM contributions").fetchone()[0]
-        metrics, last = database.execute("SELECT COUNT(*), MAX(seq) FROM metrics").fetchone()
-        kinds = [row[0] for row in database.execute("SELECT kind FROM events WHERE stream = 1 ORDER BY seq")]
-        directors = database.execute("SELECT COUNT(*) FROM directors").fetchone()[0]
-    database.close()
-    assert contributions == ENVOYS * ROUNDS * 2 + ENVOYS
-    assert metrics == last
-    assert (kinds.count("round_closed"), kinds.count("experiment_claimed"), directors) == (ROUNDS + 1, 2, 2)
-    assert kinds[-1] == "experiment_finished"
-    assert (tmp_path / "best.safetensors").exists()
-
-
-def test_same_model_comes_out_of_postgresql(undisturbed: str, postgres: PostgresServer, tmp_path: Path) -> None:
-    import asyncio
-
+def test_killed_director_and_another_engine_give_the_same_model_to_the_bit(
+    machine: Machine, postgres: PostgresServer
+) -> None:
     url = asyncio.run(postgres.create_database("demo"))
 
-    assert digest(demo("--crash", "--database", url, "--keep", str(tmp_path))) == undisturbed
+    undisturbed = machine.say("demo", *SIZE, "--database", url)
+    crashed = machine.say("demo", *SIZE, "--crash", "--keep", "kept")
+
+    last, best = r"last model: sha256 ([0-9a-f]{64})\n", r"best model: number \d+, accuracy (0\.\d{4}) on held-out"
+    assert only(last, crashed) == only(last, undisturbed)
+    assert only(best, crashed) == only(best, undisturbed)
+    assert float(only(best, crashed)) > 0.8
+    assert "the director is killed in the middle of round 2" in crashed
+    with closing(sqlite3.connect(f"file:{machine.folder}/kept/director.db?mode=ro", uri=True)) as database:
+        [contributions] = database.execute("SELECT count(*) FROM contributions").fetchone()
+        metrics = [seq for (seq,) in database.execute("SELECT seq FROM metrics ORDER BY seq")]
+        told = [kind for (kind,) in database.execute("SELECT kind FROM events WHERE stream = 1 ORDER BY seq")]
+        rounds = database.execute(only(r"(?s)\n(SELECT .*?);\n", crashed)).fetchall()
+    assert contributions == ENVOYS * (2 * ROUNDS + 1)
+    assert metrics == list(range(1, len(metrics) + 1))
+    assert (told.count("round_closed"), told.count("experiment_claimed")) == (ROUNDS + 1, 2)
+    assert (told[0], told[-1]) == ("experiment_submitted", "experiment_finished")
+    assert len(rounds) == ROUNDS + 1
+    assert len(safetensors.numpy.load_file(machine.folder / "kept" / "best.safetensors")) == 4
 
 
-def test_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "mine").touch()
+def test_demo_that_is_told_to_stop_takes_its_processes_with_it(machine: Machine) -> None:
+    demo = machine.start("demo", "demo", "--envoys", "1", "--keep", "kept")
+    log = machine.folder / "kept" / "logs" / "hospital-1.log"
+    eventually(lambda: log.exists() and "is registered" in log.read_text(), "an envoy is registered")
+    children = psutil.Process(demo.process.pid).children()
 
-    command = [sys.executable, "-m", "director.cli.main", "demo", "--keep", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert demo.stop() == 128 + signal.SIGTERM
 
-    assert done.returncode == 1
-    assert done.stderr == f"Error: {tmp_path} is not empty; name a new folder with --keep\n"
+    assert len(children) == 2
+    assert not [each for each in children if each.is_running()]
+
+
+def test_folder_that_is_not_empty_is_left_alone(machine: Machine) -> None:
+    (machine.folder / "mine").mkdir()
+    (machine.folder / "mine" / "thesis").touch()
+
+    assert machine.refusal("demo", "--keep", "mine") == "mine is not empty; name a new folder with --keep"

@@ -1,117 +1,79 @@
 """`director serve` as an operator runs it: what it says when it starts, when it cannot, and when it stops."""
 
 import asyncio
-import os
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
+from tests.acceptance.processes import Machine
 from tests.postgres import PostgresServer
 
 
-def director(*arguments: str, folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "director.cli.main", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}  # the package may not be installed
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+def test_embedded_database_is_made_and_a_stop_is_a_success(machine: Machine) -> None:
+    director = machine.serve()
+
+    assert (machine.folder / "director.db").exists()
+    assert machine.say("envoys") == "no envoy has registered yet\n"
+    assert director.stop() == 0
+    assert [line.split(": ")[1] for line in director.lines] == ["stopping"]
+
+
+def test_second_director_on_one_file_is_refused(machine: Machine) -> None:
+    machine.serve()
+
+    assert machine.refusal("serve", "--listen", "127.0.0.1:0") == (
+        "another director is running on director.db; a SQLite database takes one (PostgreSQL takes any number)"
     )
 
 
-def run(*arguments: str, folder: Path) -> tuple[int, str, str]:
-    process = director(*arguments, folder=folder)
-    output, errors = process.communicate(timeout=60)
-    return process.returncode, output, errors
-
-
-@contextmanager
-def serving(*arguments: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    process = director("serve", "--listen", "127.0.0.1:0", *arguments, folder=folder)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("director ready on "), line
-        yield process, line.split()[-1]
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def test_embedded_database_is_made_and_a_stop_is_a_success(tmp_path: Path) -> None:
-    with serving(folder=tmp_path) as (process, address):
-        assert (tmp_path / "director.db").exists()
-        code, output, _ = run("envoys", "--director", address, folder=tmp_path)
-        assert (code, output) == (0, "no envoy has registered yet\n")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-
-
-def test_second_director_on_one_file_is_refused(tmp_path: Path) -> None:
-    with serving(folder=tmp_path):
-        code, _, errors = run("serve", "--listen", "127.0.0.1:0", folder=tmp_path)
-
-    assert code == 1
-    assert errors == (
-        "Error: another director is running on director.db; a SQLite database takes one (PostgreSQL takes any number)\n"
-    )
-
-
-def test_postgresql_is_upgraded_by_a_command_that_serve_names(postgres: PostgresServer, tmp_path: Path) -> None:
+def test_postgresql_is_upgraded_by_a_command_that_serve_names(machine: Machine, postgres: PostgresServer) -> None:
     url = asyncio.run(postgres.create_database("served"))
 
-    code, _, errors = run("serve", "--database", url, folder=tmp_path)
-    assert code == 1
-    assert f"run `director db upgrade --database {url}`" in errors
-    assert run("db", "upgrade", "--database", url, folder=tmp_path)[:2] == (
-        0,
-        "the schema is 0001 now; it was not there\n",
+    assert machine.refusal("serve", "--database", url) == (
+        f"the database has no schema yet: run `director db upgrade --database {url}`"
     )
-    with serving("--database", url, folder=tmp_path) as (process, _):
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+    assert machine.say("db", "upgrade", "--database", url) == "the schema is 0001 now; it was not there\n"
+    assert machine.say("db", "upgrade", "--database", url) == "the schema is 0001 already\n"
+    assert machine.serve("--database", url).stop() == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "reason"),
     [
-        (["--listen", "nowhere"], "no address"),
-        (["--listen", "0.0.0.0:0"], "--insecure"),
-        (["--database", "mysql://localhost/db"], "no database URL"),
-        (["--database", "postgresql://postgres@127.0.0.1:1/none"], "cannot be reached"),
-        (["--director-config-path", "missing.yaml"], "missing.yaml"),
-        (["--certificate", "a.pem"], "all three"),
+        (["--listen", "nowhere"], "'nowhere' is no address; expected HOST:PORT"),
+        (["--listen", "0.0.0.0:0"], "without TLS a director listens on loopback only"),
+        (["--database", "mysql://localhost/db"], "'mysql://localhost/db' is no database URL"),
+        (["--database", "sqlite:////nowhere/at/all.db"], "there is no folder /nowhere/at"),
+        (["--database", "postgresql://postgres@127.0.0.1:1/none"], "the database cannot be reached"),
+        (["--director-config-path", "missing.yaml"], "the settings file missing.yaml cannot be read"),
+        (["--director-config-path", "wrong.yaml"], "settings: listen_prot: "),
+        (["--certificate", "a.pem"], "mutual TLS needs all three"),
+        (
+            ["--root-certificate", "ca.pem", "--certificate", "a.pem", "--private-key", "a.key"],
+            "the root certificate 'ca.pem' cannot be read",
+        ),
     ],
 )
-def test_what_keeps_it_from_starting_is_said_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
-    code, _, errors = run("serve", *arguments, folder=tmp_path)
+def test_what_keeps_it_from_starting_is_said_in_one_line(machine: Machine, arguments: list[str], reason: str) -> None:
+    (machine.folder / "wrong.yaml").write_text("settings: {listen_prot: 50052}\n")
 
-    last = errors.splitlines()[-1]
-    assert code == 1
-    assert last.startswith("Error: ")
-    assert message in last
-    assert "Traceback" not in errors
+    assert reason in machine.refusal("serve", *arguments)
 
 
-def test_port_in_use_is_said_to_be(tmp_path: Path) -> None:
+def test_port_in_use_is_said_to_be(machine: Machine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        code, _, errors = run("serve", "--listen", f"127.0.0.1:{port}", folder=tmp_path)
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        reason = machine.refusal("serve", "--listen", address)
 
-    assert code == 1
-    assert f"cannot listen on 127.0.0.1:{port}" in errors.splitlines()[-1]
+    assert reason == f"cannot listen on {address}: it is taken, or not this machine's"
 
 
-def test_settings_come_from_options_then_the_environment_then_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "director.yaml").write_text("settings: {listen_host: 127.0.0.2, database: 'sqlite:///file.db'}\n")
-    monkeypatch.setenv("DIRECTOR_DATABASE", "sqlite:///environment.db")
+def test_settings_come_from_options_then_the_environment_then_the_file(machine: Machine) -> None:
+    text = "settings: {listen_host: 127.0.0.2, listen_port: 1, database: 'sqlite:///file.db', operators: [olga]}\n"
+    (machine.folder / "director.yaml").write_text(text)
+    machine.environment["DIRECTOR_DATABASE"] = "sqlite:///environment.db"
 
-    with serving("--director-config-path", "director.yaml", folder=tmp_path) as (_, address):
-        assert address.startswith("127.0.0.1:")
-        assert sorted(path.name for path in tmp_path.glob("*.db")) == ["environment.db"]
+    machine.serve("--director-config-path", "director.yaml")
+
+    assert machine.environment["DIRECTOR_ADDRESS"].startswith("127.0.0.1:")
+    assert [path.name for path in machine.folder.glob("*.db")] == ["environment.db"]

@@ -1,0 +1,34 @@
+"""`director envoy`, with a ledger: whatever a director acknowledged is a line of it, written when the answer came.
+
+Run as `LEDGER=file python -m tests.acceptance.recording_envoy envoy …`.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from director.cli.main import main
+from director.domain.messages import Contribute
+from director.envoy import runner
+from director.envoy.client import DirectorClient
+
+
+class RecordingClient(DirectorClient):
+    """Calls the director, and keeps the ledger."""
+
+    async def contribute(self, result: Contribute, update: Path | None) -> None:
+        """Contribute; when this returns it is stored, and in the ledger too."""
+        await super().contribute(result, update)
+        digest = None if result.update is None else result.update.digest
+        record(result.experiment_id, result.round_number, result.envoy, result.task, result.samples, digest)
+
+
+def record(*entry: object) -> None:
+    """Add a line to the ledger."""
+    with Path(os.environ["LEDGER"]).open("a") as ledger:
+        ledger.write(json.dumps(entry) + "\n")
+
+
+if __name__ == "__main__":
+    runner.DirectorClient = RecordingClient  # type: ignore[misc]
+    main()

@@ -1,0 +1,223 @@
+"""Several directors on one database: whichever dies, hangs, restarts or loses the database, the work is done once."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+
+from director.v1 import envoys_pb2
+from director.v1.envoys_pb2_grpc import EnvoyServiceStub
+from director.wire.channels import aio_channel, sync_channel
+from tests.acceptance.material import WARDS
+from tests.acceptance.processes import Machine, eventually
+from tests.acceptance.replicas import Replicas, begun, pause, resume
+from tests.store.words import only_postgresql
+
+pytestmark = [only_postgresql, pytest.mark.timeout(240)]
+
+LEASE = 2.0
+SLACK = 5.0
+"""Units: seconds. For a machine that is busy with other things, too."""
+
+
+def seconds(instant: datetime, since: datetime) -> float:
+    return (instant - since).total_seconds()
+
+
+@pytest.fixture
+def at_work(machine: Machine, migrated_url: str) -> Replicas:
+    """Three directors, and two experiments on their way."""
+    return begun(machine, migrated_url, lease=LEASE)
+
+
+def test_third_director_finishes_what_two_began_that_were_killed(at_work: Replicas) -> None:
+    victims = {at_work.owner("north"), at_work.owner("south")}
+    victims |= set(list(set(at_work.directors) - victims)[: 2 - len(victims)])
+
+    for victim in victims:
+        at_work.directors[victim].kill()
+    killed = datetime.now(UTC)
+    at_work.finish()
+
+    assert at_work.broken_promises() == []
+    [survivor] = set(at_work.directors) - victims
+    taken = {
+        name: at for name, at, details in at_work.happened("experiment_claimed") if details["director"] == survivor
+    }
+    assert taken.keys() == {"north", "south"}
+    assert max(seconds(at, killed) for at in taken.values()) < LEASE + 1 + SLACK
+
+
+def test_director_that_wakes_up_after_its_lease_changes_nothing(machine: Machine, migrated_url: str) -> None:
+    federation = Replicas(machine, migrated_url, directors=3, lease=LEASE, rounds=2)
+    register(federation.addresses[0], *WARDS)
+    federation.submit("north")
+    owner = federation.owner("north")
+    zombie, gate = federation.directors[owner], machine.folder / "gate"
+    wards = WARDS | {"rome": WARDS["rome"].gated(gate, round_number=1)}
+    federation.start_envoys(wards, but=federation.listening[owner])
+    asked = "SELECT given_at FROM assignments WHERE given_at IS NOT NULL"
+    eventually(lambda: len(federation.database.rows(asked)) == 2, "both are at work")
+
+    held = asyncio.run(stopped_with_the_mutex(federation, zombie.process.pid, gate.touch))
+
+    assert held < 3 + SLACK
+    federation.finish()
+    ending = everything(federation)
+    resume(zombie)
+    zombie.wait_for("it enters anew")
+    eventually(
+        lambda: len(federation.database.rows("SELECT id FROM directors WHERE reaped_at IS NULL")) == 3, "it is back"
+    )
+    assert everything(federation) == ending
+    assert federation.broken_promises() == []
+    assert [details["fence"] for _, _, details in federation.happened("experiment_claimed")] == [1, 2]
+
+
+async def stopped_with_the_mutex(federation: Replicas, pid: int, go_on: Any) -> float:
+    """Stop an owner in the middle of a transaction; return for how many seconds it holds its experiment's row then."""
+    connection, watcher = await asyncpg.connect(federation.database.url), await asyncpg.connect(federation.database.url)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT 1 FROM rounds FOR NO KEY UPDATE")
+            go_on()
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE rounds%'"
+            async with asyncio.timeout(30):
+                while await watcher.fetchval(waiting) is None:
+                    await asyncio.sleep(0.01)
+            os.kill(pid, signal.SIGSTOP)
+        start = time.monotonic()
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await watcher.execute("SELECT 1 FROM experiments FOR NO KEY UPDATE NOWAIT")
+        await watcher.execute("SELECT 1 FROM experiments FOR NO KEY UPDATE")
+        return time.monotonic() - start
+    finally:
+        await connection.close()
+        await watcher.close()
+
+
+def everything(federation: Replicas) -> list[Any]:
+    """Return what nobody may change any more."""
+    tables = ("experiments", "rounds", "assignments", "collaborators", "contributions", "models", "metrics")
+    found = [federation.database.rows(f"SELECT * FROM {table} ORDER BY 1, 2, 3, 4") for table in tables]
+    return [*found, federation.database.rows("SELECT * FROM events WHERE stream > 0 ORDER BY stream, seq")]
+
+
+def test_directors_restarted_one_after_the_other_lose_nothing_and_hand_over_at_once(
+    machine: Machine, migrated_url: str
+) -> None:
+    federation = begun(machine, migrated_url, lease=10)
+
+    for old, address in list(federation.listening.items()):
+        assert federation.directors.pop(old).stop() == 0
+        federation.start_director(address)
+    federation.finish()
+
+    assert federation.broken_promises() == []
+    claims = federation.happened("experiment_claimed")
+    releases = federation.happened("experiment_released")
+    assert releases, "somebody owned something"
+    for name, released, _ in releases:
+        after = [at for claimed, at, _ in claims if claimed == name and at >= released]
+        assert after, f"nobody took {name}"
+        assert seconds(min(after), released) < SLACK
+    assert federation.happened("director_reaped") == []
+
+
+def test_thousand_waiting_envoys_are_answered_before_a_director_stops(machine: Machine, migrated_url: str) -> None:
+    federation = Replicas(machine, migrated_url, directors=1, lease=10, rounds=1)
+    [director] = federation.directors.values()
+    names = [f"envoy-{number}" for number in range(1000)]
+    asyncio.run(enter_envoys(migrated_url, names))
+
+    async def wait_for_all() -> tuple[float, int, list[Any]]:
+        channels = [aio_channel(f"ipv4:{federation.addresses[0]}", None, None) for _ in range(10)]
+        calls = [
+            EnvoyServiceStub(channels[number % 10]).WaitExperiment(
+                envoys_pb2.WaitExperimentRequest(envoy=name), metadata=[("client_id", name)], timeout=60
+            )
+            for number, name in enumerate(names)
+        ]
+        waiting = [asyncio.ensure_future(answer(call)) for call in calls]
+        await asyncio.sleep(4)
+        assert not any(task.done() for task in waiting)
+        start = time.monotonic()
+        director.process.send_signal(signal.SIGTERM)
+        answers = await asyncio.gather(*waiting)
+        status = await asyncio.to_thread(director.process.wait, 30)
+        took = time.monotonic() - start
+        for channel in channels:
+            await channel.close()
+        return took, status, answers
+
+    took, status, answers = asyncio.run(wait_for_all())
+
+    assert answers == [envoys_pb2.WaitExperimentResponse()] * 1000
+    assert status == 0
+    assert took < 10
+
+
+async def answer(call: Awaitable[Any]) -> Any:
+    try:
+        return await call
+    except grpc.RpcError as error:
+        return error.code()
+
+
+async def enter_envoys(url: str, names: list[str]) -> None:
+    """Register envoys, all at once."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "INSERT INTO shards (envoy, description, samples, sample_shape, target_shape, registered_at, updated_at) "
+        "SELECT name, '', 1, '[]', '[]', now(), now() FROM unnest($1::text[]) name",
+        names,
+    )
+    await connection.close()
+
+
+def register(address: str, *names: str) -> None:
+    """Register envoys that do nothing yet."""
+    for name in names:
+        with sync_channel(address, None, name) as channel:
+            shard = envoys_pb2.Shard(envoy=name, samples=1, sample_shape=[3])
+            EnvoyServiceStub(channel).RegisterShard(envoys_pb2.RegisterShardRequest(shard=shard), timeout=20)
+
+
+KILLS = int(os.environ.get("DIRECTOR_KILLS", "40"))
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+def test_directors_killed_frozen_and_restarted_at_random_lose_nothing(machine: Machine, migrated_url: str) -> None:
+    seed = int(os.environ.get("DIRECTOR_SEED", random.randrange(1 << 32)))
+    print(f"DIRECTOR_SEED={seed} DIRECTOR_KILLS={KILLS}")
+    chance = random.Random(seed)
+    federation = begun(machine, migrated_url, lease=10)
+
+    for _ in range(KILLS):
+        time.sleep(chance.uniform(0, 8))
+        victim = chance.choice(list(federation.directors))
+        process, address = federation.directors.pop(victim), federation.listening.pop(victim)
+        match chance.choice(("kill", "stop", "freeze")):
+            case "kill":
+                process.kill()
+            case "stop":
+                assert process.stop() == 0
+            case "freeze":
+                pause(process)
+                time.sleep(chance.uniform(8, 25))
+                resume(process)
+                federation.directors[victim], federation.listening[victim] = process, address
+                continue
+        federation.start_director(address)
+    federation.finish(seconds=600)
+
+    assert federation.broken_promises() == []

@@ -14,6 +14,7 @@ from director.services.execution import Execution
 from director.services.process import Process
 from director.services.steps import Steps
 from director.settings import Settings
+from director.store import leases
 from director.store.database import Database, Hint
 from director.store.leases import Fence
 from director.store.opening import open_database
@@ -94,8 +95,9 @@ class Director:
         tally: Counter[str],
         heard: Callable[[Sequence[Hint]], None],
         database: Callable[..., Database] = open_database,
+        rivals: bool = False,
     ) -> None:
-        """Build a process; nothing is connected yet."""
+        """Build a process; nothing is connected yet. With rivals it frees what the dead own, on either engine."""
         self.db = database(url, clock=clock)
         self.seam = self.db.seam = Mortal(fate, tally)
         settings = Settings(database=url, lease=LEASE, poll=POLL, chunk_bytes=4096, envoy_health_check_period=PERIOD)
@@ -103,7 +105,7 @@ class Director:
         self.process.runtime.wakeups.relay = heard
         self.execution = self.process.execution = Stepped(self)
         self.world = World(self.process)
-        self._jobs = self._duties()
+        self._jobs = [*self._duties(), *([Job("free", self, self._free)] if rivals else [])]
 
     def _duties(self) -> list[Job]:
         process, poll = self.process, POLL.total_seconds()
@@ -135,6 +137,11 @@ class Director:
             claim,
             Job("housekeeping", self, keep_house),
         ]
+
+    async def _free(self) -> float:
+        async with self.db.write("free") as tx:
+            await leases.free(tx)
+        return POLL.total_seconds()
 
     @property
     def jobs(self) -> list[Job]:

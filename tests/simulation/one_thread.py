@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 from unittest.mock import patch
 
 import aiosqlite.core
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from director.services import duties
-from director.store import database, sqlite
+from director.store import database, postgresql, sqlite
 
 T = TypeVar("T")
 
@@ -52,6 +53,22 @@ async def as_it_comes(work: Awaitable[T]) -> T:
     return await work
 
 
+PREDECESSORS: dict[str, Any] = {}
+
+
+def succeeding(make: Callable[..., AsyncEngine]) -> Callable[..., AsyncEngine]:
+    """Have an engine know the statements of the one before: to compile them takes most of a process's short life."""
+
+    def engine(*arguments: Any, **more: Any) -> AsyncEngine:
+        made = make(*arguments, **more)
+        first = PREDECESSORS.setdefault(made.dialect.name, made.sync_engine)
+        made.sync_engine.dialect = first.dialect
+        made.sync_engine._compiled_cache = first._compiled_cache
+        return made
+
+    return engine
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Use no other thread, and rest for no moment, while the block lasts."""
@@ -59,6 +76,8 @@ def one_thread() -> Iterator[None]:
         patch.object(aiosqlite.core, "Connection", Connection),
         patch.object(asyncio, "to_thread", at_once),
         patch.object(duties, "SWEEP_PAUSE", 0.0),
+        patch.object(sqlite, "engine", succeeding(sqlite.engine)),
+        patch.object(postgresql, "create_async_engine", succeeding(postgresql.create_async_engine)),
         patch.object(database, "uninterrupted", as_it_comes),
         patch.object(sqlite, "uninterrupted", as_it_comes),
     ):

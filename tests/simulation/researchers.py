@@ -12,7 +12,7 @@ from director.store.database import Hint
 from tests.simulation.actors import Client, Surroundings
 from tests.world import RESEARCHER, World, archive_of
 
-POLL = 10.0
+POLL = 40.0
 
 
 @dataclass(frozen=True, slots=True)

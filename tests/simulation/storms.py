@@ -49,7 +49,7 @@ class Storm:
         self.clients: list[Any] = list(clients)
         self.clock = ManualClock()
         self.chance = random.Random(seed)
-        self.mischief = self.chance.randint(0, 15)
+        self.mischief = self.chance.randint(0, 12)
         """How many things are still to go wrong."""
         self.tally: Counter[str] = Counter()
         self.happened: list[str] = []
@@ -160,7 +160,7 @@ class Storm:
         except Unavailable:
             actor.due = self.now + RETRY
         if self._goes_wrong(0.01, f"{actor.name} pauses"):
-            actor.due = self.now + timedelta(seconds=self.chance.randrange(4000))
+            actor.due = self.now + timedelta(seconds=self.chance.randrange(400))
 
     async def _clear_away(self) -> None:
         """Bury the dead, welcome who has started, and forget the turns that are over."""
@@ -188,6 +188,7 @@ class Storm:
             tally=self.tally,
             heard=self.hear,
             database=self.turnstile.open,
+            rivals=True,
         )
         self.starting = director, asyncio.create_task(director.open())
         await self.turnstile.settle()
@@ -214,7 +215,7 @@ class Storm:
             case "jump":
                 self.clock.advance(timedelta(seconds=self.chance.randrange(7200)))
             case "back":
-                self.clock.advance(-timedelta(seconds=self.chance.randrange(600)))
+                self.clock.advance(-timedelta(seconds=self.chance.randrange(120)))
             case "outage" if self.starting is None:
                 for director in list(self.directors):
                     await self._bury(director)

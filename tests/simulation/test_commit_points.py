@@ -14,18 +14,16 @@ from tests.simulation.forks import Fork, Forks
 from tests.simulation.harness import Federation
 from tests.simulation.scenario import small_federation
 
-pytestmark = pytest.mark.campaign
-
 SHARES = 8
 """Parts of a test, for workers to share."""
 SEVENTH = 7
 TIMERS = {"heartbeats", "tick", "renew", "reap", "free", "admission", "sessions", "sweep"}
 """Commits that follow the clock: their numbers say nothing about the work."""
 ELSEWHERE = {
-    "fail", "give up", "give up upload", "leave", "reap", "refuse submission", "release", "remove", "renew",
-    "report failure", "review", "seal upload",
+    "drop history", "fail", "forget", "give up", "give up upload", "leave", "new epoch", "prune models", "reap",
+    "refuse submission", "release", "remove", "renew", "report failure", "review", "seal upload",
 }  # fmt: skip
-"""Commits that this federation never comes to: of PostgreSQL alone, or of what goes wrong."""
+"""Commits that this federation never comes to: of PostgreSQL alone, of what goes wrong, of what is kept no longer."""
 New = Callable[[], str]
 
 

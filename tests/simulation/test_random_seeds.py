@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import pytest
 
@@ -15,10 +14,10 @@ from tests.simulation.one_thread import one_thread
 from tests.simulation.researchers import Researcher, Submission
 from tests.simulation.storms import Storm
 
-pytestmark = pytest.mark.campaign
-
-SEEDS = 500
-SHARES = 10
+FEW, SEEDS, MANY = 100, 500, 10_000
+"""What everybody runs, what is run before a change lands, and what a campaign runs."""
+SHARES = 4
+New = Callable[[], str]
 
 TRAIN = '  - {name: train, kind: train, function: "work:train"}'
 VALIDATE = '  - {name: validate, kind: validate, function: "work:validate"}'
@@ -28,17 +27,17 @@ STRAGGLERS = ["", "min_collaborators: 1", "min_collaborators: 1\ncutoff: 60", "p
 def clients_of(seed: int) -> tuple[list[Client], list[Submission]]:
     """Make up a small federation."""
     chance = random.Random(f"federation {seed}")
-    names = ["a", "b", "c"][: chance.choice((1, 2, 2, 3))]
+    names = ["a", "b", "c"][: chance.choice((1, 2, 2, 2, 3))]
     submissions = []
     for number in range(chance.choice((1, 1, 1, 2))):
-        tasks = [TRAIN] if chance.random() < 0.5 else [TRAIN, VALIDATE]
+        tasks = [TRAIN] if chance.random() < 0.6 else [TRAIN, VALIDATE]
         lines = [f"rounds: {chance.choice((1, 1, 2))}", chance.choice(STRAGGLERS), "tasks:", *tasks]
         submissions.append(
             Submission(
                 name=f"experiment-{number}",
                 envoys=sorted(chance.sample(names, chance.randint(1, len(names)))),
                 plan="\n".join(lines),
-                elements=chance.choice((8, 1500)),
+                elements=chance.choice((8, 8, 1500)),
                 cancelled_by=chance.choice(names) if chance.random() < 0.15 else None,
             )
         )
@@ -67,13 +66,13 @@ async def weather(url: str, seed: int) -> tuple[list[str], Storm]:
         await storm.close()
 
 
-def failing(seeds: Any, new_file: Callable[[], str]) -> dict[str, Any]:
+def failing(new_sqlite: New, seeds: Iterable[int]) -> dict[str, list[str]]:
     """Run seeds; return those that fail, by how to run them again."""
     failed = {}
     for seed in seeds:
         with one_thread():
             try:
-                said, _ = asyncio.run(weather(new_file(), seed))
+                said, _ = asyncio.run(weather(new_sqlite(), seed))
             except Exception as error:
                 error.add_note(f"run it again: DIRECTOR_SEED={seed}")
                 raise
@@ -82,10 +81,30 @@ def failing(seeds: Any, new_file: Callable[[], str]) -> dict[str, Any]:
     return failed
 
 
+def of_share(share: int, seeds: range) -> Iterable[int]:
+    """Return a worker's part of the seeds, or the one that is to be run again."""
+    if (again := os.environ.get("DIRECTOR_SEED")) is not None:
+        return [int(again)] if share == 0 else []
+    return seeds[share::SHARES]
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("share", range(SHARES))
-def test_invariants_hold_whatever_goes_wrong(share: int, new_file: Callable[[], str]) -> None:
-    seeds = [int(os.environ["DIRECTOR_SEED"])] if "DIRECTOR_SEED" in os.environ else range(share, SEEDS, SHARES)
+def test_invariants_hold_whatever_goes_wrong(share: int, new_sqlite: New) -> None:
+    assert not failing(new_sqlite, of_share(share, range(FEW)))
 
-    failed = failing(seeds, new_file)
 
-    assert not failed
+@pytest.mark.system
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("share", range(SHARES))
+def test_invariants_hold_on_more_seeds(share: int, new_sqlite: New) -> None:
+    assert not failing(new_sqlite, of_share(share, range(FEW, SEEDS)))
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(36_000)
+@pytest.mark.parametrize("share", range(SHARES))
+def test_invariants_hold_on_many_seeds(share: int, new_sqlite: New) -> None:
+    seeds = range(SEEDS, int(os.environ.get("DIRECTOR_SEEDS", MANY)))
+
+    assert not failing(new_sqlite, of_share(share, seeds))

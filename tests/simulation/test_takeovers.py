@@ -25,8 +25,6 @@ from tests.simulation.turnstiles import Turnstile
 from tests.store.words import one, only_postgresql, owned, rows, running, seen_from_outside
 from tests.world import RESEARCHER, World
 
-pytestmark = pytest.mark.campaign
-
 New = Callable[[], str]
 OWNED = "SELECT director_id IS NOT NULL FROM experiments"
 CRASHES = "SELECT crashes FROM experiments"

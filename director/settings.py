@@ -96,7 +96,7 @@ class Settings(BaseModel):
     database_size_limit_bytes: int | None = Field(
         None,
         ge=1,
-        description="On PostgreSQL: with a database larger than this it is likewise; unlimited if unset.",
+        description="On PostgreSQL: with more than this of the database in use it is likewise; unlimited if unset.",
     )
 
     @property

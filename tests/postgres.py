@@ -24,17 +24,18 @@ PATIENCE = 90.0
 class PostgresServer:
     """One server on a socket of its own; root hands it to `nobody`, since PostgreSQL refuses to run as root."""
 
-    def __init__(self) -> None:
-        """Make an empty cluster."""
+    def __init__(self, data: Path | None = None) -> None:
+        """Make an empty cluster; in a folder that everybody may write to, if one is given."""
         self._drop: dict[str, Any] = {}
         self.home = Path(tempfile.mkdtemp(prefix="pg-", dir=parent()))
+        self._data = (data or self.home) / "data"
         if os.geteuid() == 0:
             user = pwd.getpwnam("nobody")
             self._drop = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
             os.chown(self.home, user.pw_uid, user.pw_gid)
         self._bin = self._binaries()
         flags = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-        self._run([self._bin / "initdb", "-D", self.home / "data", *flags])
+        self._run([self._bin / "initdb", "-D", self._data, *flags])
         self._process: subprocess.Popen[bytes] | None = None
         self._options: tuple[str, ...] = ()
         self._given_back: list[str] = []
@@ -66,7 +67,7 @@ class PostgresServer:
         command: list[str | Path] = [
             self._bin / "postgres",
             "-D",
-            self.home / "data",
+            self._data,
             "-k",
             self.home,
             "-h",
@@ -77,11 +78,11 @@ class PostgresServer:
         with (self.home / "log").open("ab") as log:
             process = subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=log, **self._drop)
         self._process, self._options = process, options
-        status = self.home / "data" / "postmaster.pid"
+        status = self._data / "postmaster.pid"
         end = time.monotonic() + PATIENCE
         while not (status.exists() and status.read_text().rstrip().endswith("ready")):
             if time.monotonic() > end or process.poll() is not None:
-                raise RuntimeError(f"PostgreSQL did not start:\n{(self.home / 'log').read_text()[-2000:]}")
+                raise RuntimeError(f"PostgreSQL did not start:\n{self.log[-2000:]}")
             time.sleep(0.02)
 
     def restart(self) -> None:
@@ -97,16 +98,26 @@ class PostgresServer:
         """Let it fall: no checkpoint, no goodbye."""
         self._end(signal.SIGQUIT)
 
+    def wait(self) -> None:
+        """Wait until it has fallen by itself."""
+        if self._process is not None:
+            self._process.wait(PATIENCE)
+            self._process = None
+
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(how)
-            self._process.wait(PATIENCE)
-            self._process = None
+            self.wait()
 
     def remove(self) -> None:
         """Stop it and delete its files."""
         self.stop()
         shutil.rmtree(self.home, ignore_errors=True)
+
+    @property
+    def log(self) -> str:
+        """What it has logged."""
+        return (self.home / "log").read_text(errors="replace")
 
     @property
     def programs(self) -> Path:

@@ -7,9 +7,9 @@ from typing import NoReturn, Protocol, TypeVar
 import grpc
 
 from director.effects import Entropy, SystemEntropy, monotonic
-from director.errors import DirectorError, InvalidArgument, Unavailable
+from director.errors import DirectorError, Unavailable
 from director.v1.experiments_pb2_grpc import ExperimentServiceStub
-from director.wire.channels import TlsFiles, sync_channel
+from director.wire.channels import TlsFiles, addresses_of, sync_channel
 from director.wire.statuses import from_rpc_error
 
 CALL_SECONDS = 30
@@ -33,20 +33,6 @@ class Stream(Protocol[Part_co]):
     def cancel(self) -> bool:
         """End the call."""
         ...
-
-
-def addresses_of(text: str) -> tuple[str, ...]:
-    """Read host:port[,host:port…].
-
-    Raises:
-        InvalidArgument: it is something else.
-    """
-    found = tuple(each.strip() for each in text.split(","))
-    for each in found:
-        host, colon, port = each.rpartition(":")
-        if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
-            raise InvalidArgument(f"the director's address is HOST:PORT[,HOST:PORT…], which {text!r} is not")
-    return found
 
 
 def reraise(refusal: DirectorError) -> NoReturn:

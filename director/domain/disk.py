@@ -20,8 +20,9 @@ class Room:
     def lacks(self, size: int = 0) -> str | None:
         """Say why so many bytes more cannot be taken in; None if they can, and nothing of the reserve is in use."""
         if self.free < self.reserve:
-            left = f"the database has {mebibytes(self.free)} left, less than its reserve of {mebibytes(self.reserve)}"
-            return f"{left}; nothing more is taken in until space is freed"
+            left = f"{mebibytes(self.free)} left, less than its reserve of {mebibytes(self.reserve)}"
+            found = left if self.free > 0 else "no room left"
+            return f"the database has {found}; nothing more is taken in until space is freed"
         if self.free - size < self.reserve:
             room = mebibytes(self.free - self.reserve)
             return f"{mebibytes(size)} do not fit into the database: it has room for {room} besides its reserve"

@@ -1,28 +1,14 @@
 """Small ways of running things side by side, each with a clear end, also when they are cancelled."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from threading import Thread
 from typing import Any, TypeVar
 
+from director.concurrency import uninterrupted
+
 Result = TypeVar("Result")
-
-
-async def uninterrupted(work: Awaitable[Result]) -> Result:
-    """Finish a piece of work even if the caller is cancelled meanwhile, and only then let the cancellation through."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as interruption:
-            cancelled = interruption
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # seen, so that it is not reported as lost
-        raise cancelled
-    return task.result()
 
 
 async def until_first(*coroutines: Coroutine[Any, Any, None]) -> None:

@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 
 from director.effects import Entropy, SystemEntropy, monotonic
-from director.errors import DirectorError, InvalidArgument, MessageTooLarge, ResourceExhausted, Unavailable
+from director.errors import DirectorError, MessageTooLarge, ResourceExhausted, Unavailable
 from director.v1.envoys_pb2_grpc import EnvoyServiceStub
 from director.v1.rounds_pb2_grpc import RoundServiceStub
 from director.wire.channels import TlsFiles, aio_channel
@@ -154,17 +154,3 @@ async def until_answered(poll: Callable[[], Awaitable[Answer | None]], entropy: 
             await asyncio.sleep(next(waits))
         else:
             waits = pauses(entropy or SystemEntropy())
-
-
-def addresses_of(text: str) -> tuple[str, ...]:
-    """Read "host:port,host:port".
-
-    Raises:
-        InvalidArgument: one of them is not an address.
-    """
-    found = tuple(part.strip() for part in text.split(","))
-    for address in found:
-        host, colon, port = address.rpartition(":")
-        if not host or not colon or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise InvalidArgument(f"{address!r} is no address of a director; write HOST:PORT")
-    return found

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from director.concurrency import uninterrupted
 from director.domain.messages import Content, Contribute
 from director.domain.types import TaskKind
-from director.envoy import concurrency
 from director.envoy.answers import Engagement, Order, Quit, Work
 from director.envoy.client import DirectorClient
+from director.envoy.concurrency import in_daemon_thread
 from director.envoy.connections import until_answered
 from director.envoy.processes import Worker
 from director.envoy.protocol import RunTask, TaskDone, clipped
@@ -61,7 +62,7 @@ async def take_part(client: DirectorClient, engagement: Engagement, site: Site) 
         log.exception("experiment %s: a defect of the envoy", engagement.experiment_name)
         await _report(client, engagement, f"the envoy itself failed: {type(error).__name__}: {error}")
     finally:
-        await concurrency.uninterrupted(asyncio.to_thread(remove, directory))
+        await uninterrupted(asyncio.to_thread(remove, directory))
 
 
 def remove(directory: Path) -> None:
@@ -98,18 +99,18 @@ class _Part:
                 await self._work(worker, answer)
 
     async def _fetch_workspace(self) -> None:
-        await concurrency.uninterrupted(asyncio.to_thread(remove, self._directory))
+        await uninterrupted(asyncio.to_thread(remove, self._directory))
         self._directory.mkdir(mode=0o700)
         archive = self._directory / "archive.zip"
         await self._client.download_archive(self._engagement, archive)
-        await concurrency.uninterrupted(asyncio.to_thread(unpack, archive, self._workspace))
+        await uninterrupted(asyncio.to_thread(unpack, archive, self._workspace))
         archive.unlink()
 
     async def _review(self) -> None:
         if self._site.review is None:
             return
         try:
-            approved = await concurrency.in_daemon_thread(self._site.review, self._workspace)
+            approved = await in_daemon_thread(self._site.review, self._workspace)
         except Exception as error:
             log.exception("the review failed")
             raise Forbidden(f"the review at envoy {self._site.envoy!r} failed: {type(error).__name__}") from error

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from director.concurrency import uninterrupted
 from director.envoy import protocol
-from director.envoy.concurrency import uninterrupted
 from director.envoy.shards import ShardSpec
 from director.errors import DirectorError
 

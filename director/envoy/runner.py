@@ -14,12 +14,12 @@ from director.domain.names import check_name
 from director.envoy.answers import Engagement
 from director.envoy.client import DirectorClient
 from director.envoy.concurrency import until_first
-from director.envoy.connections import Connection, addresses_of, until_answered
+from director.envoy.connections import Connection, until_answered
 from director.envoy.experiments import Review, Site, remove, take_part
 from director.envoy.heartbeats import Heartbeats, Service
 from director.envoy.shards import ShardSpec, describe
 from director.errors import DirectorError, EnvoyNotFound, StaleAttempt
-from director.wire.channels import TlsFiles
+from director.wire.channels import TlsFiles, addresses_of
 
 AFTER_ERROR_SECONDS = 5.0
 LEFT_BEHIND = re.compile(r"\d+-\d+")

@@ -44,7 +44,7 @@ class Disk:
         if settings.database_size_limit_bytes is None:
             return None
         async with self._db.read() as tx:
-            return Room(settings.database_size_limit_bytes - await space.size_bytes(tx), 0)
+            return Room(settings.database_size_limit_bytes - await space.used_bytes(tx), 0)
 
     async def require(self) -> None:
         """Refuse what brings bytes if there is no room.

@@ -99,6 +99,7 @@ class Presence:
                     next_look = self._beat + await self.bury()
             except PASSING as error:
                 log.warning("the lease waits: %s", error)
+                next_look = monotonic() + every
             await asyncio.sleep(min(every, max(next_look - monotonic(), 0.01)))
 
     async def bury(self) -> float:

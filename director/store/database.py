@@ -4,9 +4,8 @@ A statement and a commit are never interrupted: a caller that is cancelled meanw
 So a connection is always in a known state, and what was committed is only ever unknown to a caller that went away.
 """
 
-import asyncio
 from collections import ChainMap, OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from functools import cache
@@ -20,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from director.concurrency import uninterrupted
 from director.effects import Clock
 from director.errors import DirectorError, Unavailable
 from director.store.failures import UNSTORABLE, first_line, reraise, unstorable
@@ -32,22 +32,6 @@ T = TypeVar("T")
 CLOCK = select(func.clock_timestamp())
 MEMORY = 1024
 """Facts kept in memory, at most."""
-
-
-async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
-    """Finish a piece of work even if the caller is cancelled meanwhile, and only then let the cancellation through."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as interruption:
-            cancelled = interruption
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # seen, so that it is not reported as lost
-        raise cancelled
-    return task.result()
 
 
 async def begin(connection: AsyncConnection) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from director.concurrency import uninterrupted
 from director.effects import Clock
 from director.errors import InvalidArgument
-from director.store.database import begin, uninterrupted
+from director.store.database import begin
 
 POOL = 16
 POOL_SECONDS = 10

@@ -20,10 +20,11 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from director.concurrency import uninterrupted
 from director.effects import Clock
-from director.errors import InvalidArgument, PreconditionFailed, Unavailable
+from director.errors import DiskFull, InvalidArgument, PreconditionFailed, Unavailable
 from director.store.aiosqlite_cursor import OneCrossingConnection
-from director.store.database import begin, uninterrupted
+from director.store.database import begin
 from director.store.failures import translated
 
 OLDEST = (3, 37)
@@ -182,10 +183,12 @@ class Group:
         """Wait until the disk has it.
 
         Raises:
-            Unavailable: it does not; nothing of the group was written.
+            DiskFull, Unavailable: it does not; nothing of the group was written.
         """
         try:
             await asyncio.shield(self._done)
+        except DiskFull as error:
+            raise DiskFull(str(error)) from error
         except Exception as error:
             raise Unavailable(f"the commit failed: {error}") from error
 

@@ -38,7 +38,9 @@ class TensorInfo(_message.Message):
     name: _builtins.str
     """Unique within the model; 1 to 512 characters."""
     dtype: _builtins.str
-    """Element type, in the names of safetensors: F64, F32, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, BOOL."""
+    """Element type, in the names of safetensors: F64, F32, F16, BF16, F8_E5M2,
+    F8_E4M3, I64, I32, I16, I8, U64, U32, U16, U8, BOOL.
+    """
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Lengths of the axes, outermost first; empty for a scalar."""

@@ -27,6 +27,20 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 
 
+def addresses_of(text: str) -> tuple[str, ...]:
+    """Read host:port[,host:port…].
+
+    Raises:
+        InvalidArgument: it is something else.
+    """
+    found = tuple(each.strip() for each in text.split(","))
+    for each in found:
+        host, colon, port = each.rpartition(":")
+        if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
+            raise InvalidArgument(f"the director's address is HOST:PORT[,HOST:PORT…], which {text!r} is not")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
     """Where the certificates of mutual TLS lie, as PEM files."""

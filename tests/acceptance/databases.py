@@ -22,6 +22,13 @@ class Database:
         """Return what a query finds; plain values where it has one column."""
         return asyncio.run(self._opened(lambda db: words.rows(db, query, **parameters)))
 
+    def is_half_way(self, round_number: int) -> bool:
+        """Whether oslo's results of a round are stored, and rome is at work on its own."""
+        done = self.rows("SELECT task FROM contributions WHERE round = :round ORDER BY task", round=round_number)
+        asked = "SELECT given_at FROM assignments WHERE round = :round AND envoy = 'rome'"
+        given = self.rows(asked, round=round_number)
+        return done == ["train", "validate"] and given != [None]
+
     def ending(self) -> Ending:
         """Read what a federation left behind, the same way on both engines."""
         found = asyncio.run(self._opened(ending))

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,13 +21,15 @@ RECORDING = "tests.acceptance.recording_envoy"
 class Replicas:
     """Directors, each of which is known by its id; envoys and users know the addresses of all."""
 
-    def __init__(self, machine: Machine, url: str, *, directors: int, lease: float, rounds: int) -> None:
+    def __init__(
+        self, machine: Machine, url: str, *, directors: int, lease: float, rounds: int, plan: str = ""
+    ) -> None:
         self.machine, self.database = machine, Database(url)
         self.ledger, self.rounds = machine.folder / "ledger", rounds
         self.addresses = [free_address() for _ in range(directors)]
         machine.environment |= {"LEDGER": str(self.ledger), "DIRECTOR_LEASE": str(lease)}
         machine.environment |= {"DIRECTOR_ADDRESS": ",".join(self.addresses)}
-        lay_out(machine.folder, rounds=rounds)
+        lay_out(machine.folder, rounds=rounds, more=plan)
         self.directors: dict[str, Running] = {}
         self.listening: dict[str, str] = {}
         for address in self.addresses:
@@ -40,14 +41,14 @@ class Replicas:
         before = set(self.database.rows("SELECT id FROM directors"))
         log = f"director-{self.addresses.index(address)}"
         options = ["--listen", address, "--database", self.database.url]
-        started = self.machine.start(log, "serve", *options, stdout=subprocess.PIPE)
+        started = self.machine.start(log, "serve", *options, piped=True)
         line = first_line(started.process)
         assert line.startswith(READY), f"it says {line!r} and logs {started.lines}"
         [new] = set(self.database.rows("SELECT id FROM directors")) - before
         self.directors[new], self.listening[new] = started, address
         return str(new)
 
-    def start_envoys(self, wards: Mapping[str, Ward], *, but: str = "") -> None:
+    def start_envoys(self, wards: Mapping[str, Ward], *, but: str = "") -> dict[str, Running]:
         """Start envoys, each of which prefers another director; but for one whose address they are not given."""
         addresses = [address for address in self.addresses if address != but]
         turn = {name: number % len(addresses) for number, name in enumerate(wards)}
@@ -55,7 +56,7 @@ class Replicas:
         def options(name: str) -> list[str]:
             return ["--director", ",".join(addresses[turn[name] :] + addresses[: turn[name]])]
 
-        start_envoys(self.machine, wards, options=options, program=RECORDING)
+        return start_envoys(self.machine, wards, options=options, program=RECORDING)
 
     def submit(self, name: str, envoys: Sequence[str] = tuple(WARDS)) -> None:
         """Submit an experiment."""
@@ -79,7 +80,7 @@ class Replicas:
 
     def finish(self, *, seconds: float = 60) -> None:
         """Wait until every experiment has ended."""
-        query = "SELECT id FROM experiments WHERE finished_at IS NOT NULL"
+        query = "SELECT id FROM experiments WHERE finished_at IS NOT NULL AND removed_at IS NULL"
         everything = len(self.experiments)
         eventually(lambda: len(self.database.rows(query)) == everything, "every experiment ends", seconds=seconds)
 
@@ -88,12 +89,20 @@ class Replicas:
         query = "SELECT e.name, v.at, v.details FROM events v JOIN experiments e ON e.id = v.stream WHERE kind = :kind"
         return self.database.rows(f"{query} ORDER BY v.at", kind=kind)
 
+    def owners(self, name: str) -> list[Any]:
+        """Return what happened when to who owns an experiment, in order."""
+        query = "SELECT v.kind, v.at FROM events v JOIN experiments e ON e.id = v.stream WHERE e.name = :name"
+        kinds = "('experiment_claimed', 'experiment_released')"
+        return self.database.rows(f"{query} AND v.kind IN {kinds} ORDER BY v.seq", name=name)
+
     def broken_promises(self) -> list[str]:
         """Compare what is stored with what was acknowledged, and with what is right."""
         rows, said = self.database.rows, []
-        states = rows("SELECT name, state, reason FROM experiments WHERE state <> 'finished'")
+        unfinished = "SELECT name, state, reason FROM experiments WHERE state <> 'finished' AND removed_at IS NULL"
+        states = rows(unfinished)
         said += [f"experiment {name} is {state}: {reason}" for name, state, reason in states]
-        dropped = rows("SELECT envoy, state, error FROM collaborators WHERE state <> 'done'")
+        members = "SELECT c.envoy, c.state, c.error FROM collaborators c JOIN experiments e ON e.id = c.experiment_id"
+        dropped = rows(f"{members} WHERE c.state <> 'done' AND e.removed_at IS NULL")
         said += [f"envoy {envoy} is {state}: {error}" for envoy, state, error in dropped]
         models = "SELECT m.number, m.digest FROM models m JOIN experiments e ON e.id = m.experiment_id"
         right = [(number, content_of(payload_of(expected_model(number))).digest) for number in range(self.rounds + 1)]
@@ -109,9 +118,9 @@ class Replicas:
         return said + self.machine.ask("db", "fsck", "--database", self.database.url)["findings"]
 
 
-def begun(machine: Machine, url: str, *, lease: float, rounds: int = 8) -> Replicas:
-    """Three directors, and two experiments on their way."""
-    federation = Replicas(machine, url, directors=3, lease=lease, rounds=rounds)
+def begun(machine: Machine, url: str, *, lease: float, rounds: int = 8, directors: int = 3) -> Replicas:
+    """Some directors, and two experiments on their way."""
+    federation = Replicas(machine, url, directors=directors, lease=lease, rounds=rounds)
     federation.start_envoys(SLOWLY)
     federation.submit("north")
     federation.submit("south", envoys=tuple(SAME))

@@ -28,19 +28,12 @@ class Federation:
         self.director = self.serve()
         self.envoys = start_envoys(machine, self.wards)
         machine.say(*submit("first"))
-        eventually(self.is_half_way, "oslo has done its part of the round")
+        eventually(lambda: self.database.is_half_way(GATED), "oslo has done its part of the round")
 
     def serve(self) -> Running:
         """Start a director, on the port of the one before."""
         self.director = self.machine.serve("--database", self.database.url)
         return self.director
-
-    def is_half_way(self) -> bool:
-        """Whether oslo's results of the round are stored, and rome is at work on its own."""
-        done = self.database.rows("SELECT task FROM contributions WHERE round = :round ORDER BY task", round=GATED)
-        asked = "SELECT given_at FROM assignments WHERE round = :round AND envoy = 'rome'"
-        given = self.database.rows(asked, round=GATED)
-        return done == ["train", "validate"] and given != [None]
 
     def finish(self) -> None:
         """Open the gate, and follow the experiment to its end."""

@@ -1,5 +1,7 @@
 """While nobody is up, nothing is decided: no deadline passes, nobody becomes absent, and work goes on afterwards."""
 
+import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,13 +13,14 @@ import pytest
 from director.domain.messages import EventKind, Heartbeat
 from director.domain.types import ExperimentState
 from director.effects import ManualClock
+from director.errors import Unavailable
 from director.services import fsck
 from director.store import clock as clocks
-from director.store.database import Database
+from director.store.database import Database, Seam
 from director.store.envoys import Envoy
 from director.store.leases import Fence
 from tests.services.words import Collecting, collecting, complete, state_of, states
-from tests.store.words import change, claim, enter, live, rows
+from tests.store.words import change, claim, enter, live, only_postgresql, rows
 from tests.world import PLAN, RESEARCHER, World, world
 
 DAY = timedelta(days=1)
@@ -188,3 +191,25 @@ async def test_clock_that_jumps_back_and_forth_decides_nothing(timed: World, clo
     assert await rows(timed.db, OFFLINE) == ["gone"]
     assert await rows(timed.db, OPEN_SESSIONS) == ["a", "b"]
     assert [finding async for finding in fsck.findings(timed.db)] == []
+
+
+class Away(Seam):
+    """A database that is away, and counts how often it is asked."""
+
+    asked = 0
+
+    def enter(self, name: str) -> None:
+        self.asked += 1
+        raise Unavailable(f"no database for {name}")
+
+
+@only_postgresql
+async def test_director_whose_database_is_away_asks_for_it_only_now_and_then(migrated_url: str) -> None:
+    lease, seconds = timedelta(seconds=1), 0.5
+    async with world(migrated_url, lease=lease) as federation:
+        federation.db.seam = away = Away()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(federation.process.presence.run(), seconds)
+        federation.db.seam = Seam()
+
+    assert 1 < away.asked <= 1 + seconds / (lease / 6).total_seconds()

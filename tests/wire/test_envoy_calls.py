@@ -20,7 +20,7 @@ from director.effects import SeededEntropy
 from director.envoy import connections, transfers
 from director.envoy.answers import Engagement, Order, Quit, Work
 from director.envoy.client import DirectorClient
-from director.envoy.connections import Connection, addresses_of, pauses, until_answered
+from director.envoy.connections import Connection, pauses, until_answered
 from director.envoy.heartbeats import Heartbeats
 from director.errors import (
     Corrupt,
@@ -494,13 +494,3 @@ async def test_polls_that_are_answered_empty_at_once_do_not_become_a_busy_loop()
         await asyncio.wait_for(until_answered(poll, SeededEntropy(1)), 1)
 
     assert 3 < asked < 50
-
-
-@pytest.mark.parametrize("text", ["", "host", "host:", ":50051", "host:port", "host:0", "host:65536", "a:1,,b:2"])
-def test_what_is_no_address_is_refused(text):
-    with pytest.raises(InvalidArgument, match="write HOST:PORT"):
-        addresses_of(text)
-
-
-def test_several_addresses_are_read_in_their_order():
-    assert addresses_of("a:1, [::1]:2,c.example:3") == ("a:1", "[::1]:2", "c.example:3")

@@ -2,9 +2,10 @@
 
 import pytest
 
-from director.client.directors import Patience, addresses_of
+from director.client.directors import Patience
 from director.effects import SeededEntropy
 from director.errors import InvalidArgument
+from director.wire.channels import addresses_of
 
 
 class NoChance(SeededEntropy):

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from director.envoy.concurrency import in_daemon_thread, uninterrupted, until_first
+from director.concurrency import uninterrupted
+from director.envoy.concurrency import in_daemon_thread, until_first
 
 
 async def test_first_to_end_stops_the_others_and_waits_for_what_they_clean_up():

@@ -1,18 +1,47 @@
 """What every test may ask for: a database, empty or with the schema on it, on both engines."""
 
 import asyncio
+import gc
 import itertools
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
+from sqlalchemy.util import LRUCache
 
 from director.store import schema
 from tests.postgres import PostgresServer
 from tests.world import World, world
 
 NUMBERS = itertools.count()
+COMPILED: LRUCache[Any, Any] = LRUCache(5000)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported: it stays to the end, and is looked through again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once() -> Iterator[None]:
+    """Let all engines of a session share their compiled statements, which else each test would compile anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        for dialect in (SQLiteDialect_aiosqlite, PGDialect_asyncpg):
+            patch.setattr(dialect, "__hash__", lambda self: hash(type(self)))
+            patch.setattr(dialect, "__eq__", lambda self, other: type(self) is type(other))
+        event.listen(Engine, "engine_connect", share)
+        yield
+        event.remove(Engine, "engine_connect", share)
+
+
+def share(connection: Connection) -> None:
+    connection.engine._compiled_cache = COMPILED
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,13 +20,13 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from director.demo.stage import READY, first_line
+from tests.acceptance.warm import WarmProcess
 
 DIRECTOR = "director.cli.main"
 CHECKOUT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30.0
 COMMAND_SECONDS = 90.0
 STOP_SECONDS = 10.0
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class Outcome(NamedTuple):
@@ -40,7 +41,7 @@ class Outcome(NamedTuple):
 class Running:
     """A process that goes on until it is stopped; its standard error is its log."""
 
-    process: subprocess.Popen[str]
+    process: WarmProcess | subprocess.Popen[str]
     log: Path
 
     def kill(self) -> None:
@@ -74,12 +75,13 @@ class Machine:
     Args:
         folder: Where they are started; their logs are put there too.
         environment: Variables for each of them; DIRECTOR_* of whoever runs the tests is not passed on.
+        warm: Whether they come with this checkout imported; else each is started by a new interpreter.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] = {}) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, environment: Mapping[str, str] = {}, *, warm: bool = True) -> None:
+        self.folder, self.warm = folder, warm
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DIRECTOR_")}
-        self.environment = inherited | ONE_THREAD | {"PYTHONPATH": str(CHECKOUT)} | dict(environment)
+        self.environment = inherited | {"PYTHONPATH": str(CHECKOUT)} | dict(environment)
         self._running: list[Running] = []
 
     def __enter__(self) -> Self:
@@ -93,48 +95,55 @@ class Machine:
         for path in sorted({each.log for each in self._running}):
             print(f"--- {path.name}", path.read_text(errors="replace"), sep="\n")
 
-    def start(self, log: str, *arguments: str, stdout: int = subprocess.DEVNULL, program: str = DIRECTOR) -> Running:
+    def start(self, log: str, *arguments: str, piped: bool = False, program: str = DIRECTOR) -> Running:
         """Start `director`, or a program like it, with arguments, and go on."""
         path = self.folder / f"{log}.log"
-        with path.open("ab") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", program, *arguments],
-                cwd=self.folder,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=file,
-                text=True,
-            )
+        output = None if piped else Path(os.devnull)
+        process = self._begin(program, *arguments, environment=self.environment, output=output, errors=path)
         self._running.append(Running(process, path))
         return self._running[-1]
 
     def serve(self, *options: str) -> Running:
         """Start a director, where the one before it listened; commands and envoys find it from now on."""
         address = self.environment.setdefault("DIRECTOR_ADDRESS", free_address())
-        director = self.start("director", "serve", "--listen", address, *options, stdout=subprocess.PIPE)
+        director = self.start("director", "serve", "--listen", address, *options, piped=True)
         line = first_line(director.process)
         assert line == f"{READY}{address}\n", f"it says {line!r} and logs {director.lines}"
         return director
 
     def run(self, *arguments: str, **environment: str) -> Outcome:
         """Run a command to its end."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", DIRECTOR, *arguments],
-            cwd=self.folder,
-            env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            output, errors = process.communicate(timeout=COMMAND_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.terminate()  # not killed: what it started would go on
-            output, errors = process.communicate()
-            raise AssertionError(f"director {' '.join(arguments)} does not end: {output}{errors}") from None
-        return Outcome(process.returncode, output, errors)
+        with tempfile.TemporaryDirectory() as folder:
+            output, errors = Path(folder, "output"), Path(folder, "errors")
+            process = self._begin(
+                DIRECTOR, *arguments, environment=self.environment | environment, output=output, errors=errors
+            )
+            try:
+                status = process.wait(COMMAND_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.terminate()  # not killed: what it started would go on
+                process.wait()
+                said = output.read_text() + errors.read_text()
+                raise AssertionError(f"director {' '.join(arguments)} does not end: {said}") from None
+            return Outcome(status, output.read_text(), errors.read_text())
+
+    def _begin(
+        self, program: str, *arguments: str, environment: Mapping[str, str], output: Path | None, errors: Path
+    ) -> WarmProcess | subprocess.Popen[str]:
+        if self.warm:
+            return WarmProcess(
+                program, *arguments, folder=self.folder, environment=environment, output=output, errors=errors
+            )
+        with errors.open("ab") as err, contextlib.ExitStack() as stack:
+            return subprocess.Popen(
+                [sys.executable, "-m", program, *arguments],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if output is None else stack.enter_context(output.open("wb")),
+                stderr=err,
+                text=True,
+            )
 
     def say(self, *arguments: str, **environment: str) -> str:
         """Run a command that succeeds without a complaint; return what it prints."""

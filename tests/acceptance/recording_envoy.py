@@ -1,13 +1,13 @@
 """`director envoy`, with a ledger: whatever a director acknowledged is a line of it, written when the answer came.
 
-Run as `LEDGER=file python -m tests.acceptance.recording_envoy envoy …`.
+Its `main` takes the arguments of `director`; the variable LEDGER names the file.
 """
 
 import json
 import os
 from pathlib import Path
 
-from director.cli.main import main
+from director.cli import main as command_line
 from director.domain.messages import Contribute
 from director.envoy import runner
 from director.envoy.client import DirectorClient
@@ -29,6 +29,7 @@ def record(*entry: object) -> None:
         ledger.write(json.dumps(entry) + "\n")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the envoy."""
     runner.DirectorClient = RecordingClient  # type: ignore[misc]
-    main()
+    command_line.main()

@@ -34,8 +34,8 @@ def own_server() -> Iterator[PostgresServer]:
 @pytest.mark.parametrize(
     ("how", "length"),
     [
-        ("crash", 0.0),
-        ("stop", 5.0),
+        pytest.param("crash", 0.0, marks=pytest.mark.system),
+        pytest.param("stop", 5.0, marks=pytest.mark.system),
         pytest.param("crash", 60.0, marks=pytest.mark.campaign),
         pytest.param("stop", 60.0, marks=pytest.mark.campaign),
     ],

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import asyncpg
@@ -122,13 +123,13 @@ def test_directors_restarted_one_after_the_other_lose_nothing_and_hand_over_at_o
     federation.finish()
 
     assert federation.broken_promises() == []
-    claims = federation.happened("experiment_claimed")
-    releases = federation.happened("experiment_released")
-    assert releases, "somebody owned something"
-    for name, released, _ in releases:
-        after = [at for claimed, at, _ in claims if claimed == name and at >= released]
-        assert after, f"nobody took {name}"
-        assert seconds(min(after), released) < SLACK
+    for name in federation.experiments:
+        owners = federation.owners(name)
+        handed_over = [(one, other) for one, other in pairwise(owners) if one[0] == "experiment_released"]
+        assert all(other[0] == "experiment_claimed" for _, other in handed_over)
+        assert all(seconds(taken, released) < SLACK for (_, released), (_, taken) in handed_over)
+        assert owners[-1][0] == "experiment_claimed"
+    assert federation.happened("experiment_released"), "somebody owned something"
     assert federation.happened("director_reaped") == []
 
 

@@ -42,7 +42,7 @@ def test_director_runs_from_an_installed_copy(wheel: Path, machine: Machine) -> 
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(copy)]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True, text=True)
     machine.environment["PYTHONPATH"] = str(copy)
-    machine.folder = empty
+    machine.folder, machine.warm = empty, False
 
     director = machine.serve()
 

@@ -3,7 +3,7 @@
 from director.domain.explaining import Circumstances, Presence, why
 from director.domain.types import ExperimentState
 from director.services.runtime import Caller, Runtime
-from director.store import envoys, experiments, pending, queues, snapshots
+from director.store import envoys, experiments, leases, pending, queues, snapshots
 from director.store.database import Transaction
 from director.store.experiments import Experiment
 
@@ -58,5 +58,5 @@ class Explaining:
             running=sum((await pending.running(tx)).values()),
             limit=limit,
             full=full,
-            rests_seconds=(experiment.claimable_from - await tx.now()).total_seconds(),
+            rests_seconds=leases.rests(experiment.claimable_from, await tx.now()).total_seconds(),
         )

@@ -7,7 +7,7 @@ no fence.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, bindparam, exists, func, literal_column, or_, select, true, update
 
@@ -20,6 +20,7 @@ from director.store.tables import directors, experiments, rounds
 
 IN_PROGRESS = f"'{ExperimentState.IN_PROGRESS}'"
 PATIENT_CRASHES = 3
+LONGEST_PAUSE = timedelta(hours=1)
 PENDING = f"'{ExperimentState.PENDING}'"
 
 
@@ -148,19 +149,26 @@ def pause_after(crashes: int) -> timedelta:
     """Return for how long an experiment is left alone after so many crashes in a row."""
     if crashes < PATIENT_CRASHES:
         return timedelta(0)
-    return min(timedelta(seconds=10) * int(2 ** min(crashes - PATIENT_CRASHES, 20)), timedelta(hours=1))
+    return min(timedelta(seconds=10) * int(2 ** min(crashes - PATIENT_CRASHES, 20)), LONGEST_PAUSE)
+
+
+def rests(claimable_from: datetime, now: datetime) -> timedelta:
+    """Return for how long an experiment is left alone: not at all where the clock went back by more than any pause."""
+    left = claimable_from - now
+    return left if timedelta(0) < left <= LONGEST_PAUSE else timedelta(0)
 
 
 async def claimable(tx: Transaction, *, rules: Mapping[str, int], reviews: bool) -> ColumnElement[bool]:
     """Say which experiments this director may take: nobody's, with a rule that it has."""
     runs = experiments.c.state == literal_column(IN_PROGRESS)
     due = and_(experiments.c.state == literal_column(PENDING), literal_column("review_due"))
+    now = await tx.now()
     return and_(
         # As the partial index says it; with bound parameters in place of the literals it would not be used.
         experiments.c.director_id.is_(None),
         or_(runs, due),
         true() if reviews else runs,
-        experiments.c.claimable_from <= await tx.now(),
+        or_(experiments.c.claimable_from <= now, experiments.c.claimable_from > now + LONGEST_PAUSE),  # as `rests` says
         or_(
             *(
                 and_(experiments.c.rule == name, experiments.c.rule_version == version)

@@ -92,6 +92,17 @@ async def test_experiment_that_keeps_crashing_is_not_claimed_before_its_pause_is
     assert [fence.experiment_id for fence in (await claim(timed.db, "two"))[0]] == [experiment_id]
 
 
+async def test_pause_does_not_outlast_a_clock_that_went_back(timed: World, clock: ManualClock) -> None:
+    experiment_id = await aggregating(timed)
+    await change(timed.db, "UPDATE experiments SET crashes = 2")
+    await enter(timed.db, "one", "two")
+    await crash(timed.db, experiment_id, "one")
+
+    clock.advance(-7200 * SECOND)
+
+    assert [fence.experiment_id for fence in (await claim(timed.db, "two"))[0]] == [experiment_id]
+
+
 async def test_crashes_are_forgotten_once_a_round_closes(timed: World) -> None:
     experiment_id = await aggregating(timed)
     await enter(timed.db, "one")

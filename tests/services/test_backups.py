@@ -68,6 +68,7 @@ async def last_models(federation: World, *names: str) -> list[str]:
     return found
 
 
+@pytest.mark.system
 async def test_backup_taken_under_load_is_whole_and_goes_on_to_the_same_models(
     migrated_url: str, restore: Restore, tmp_path: Path
 ) -> None:

@@ -144,12 +144,23 @@ async def test_bad_submission_is_refused(
     assert await contents(federation.db) == before
 
 
-async def test_submission_id_stands_for_one_content(federation: World) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "two"},
+        {"envoys": ("a",)},
+        {"plan": PLAN + "min_collaborators: 1\n"},
+        {"model": {"weights": np.full(8, 0.5, np.float32)}},
+        {"model": {"other": np.zeros(8, np.float32)}},
+    ],
+    ids=["another name", "other envoys", "another plan", "another model", "another manifest"],
+)
+async def test_submission_id_stands_for_one_content(federation: World, changes: dict[str, Any]) -> None:
     await federation.register("a", "b")
     await federation.submit("one", submission_id="submission")
 
     with pytest.raises(AlreadyExists, match="another content"):
-        await federation.submit("two", submission_id="submission")
+        await federation.submit(**({"name": "one", "submission_id": "submission"} | changes))
 
 
 async def test_too_large_an_upload_is_refused_before_it_is_sent(migrated_url: str) -> None:
@@ -375,3 +386,14 @@ async def test_failure_reported_by_an_older_attempt_is_refused(federation: World
         await federation.process.envoys.report_failure(
             "a", ExperimentId(given["a"].experiment_id), attempt=1, error="old"
         )
+
+
+async def test_model_asked_for_by_an_older_attempt_is_refused(federation: World) -> None:
+    given, _ = await working(federation)
+    again = await federation.wait("a")
+    experiment_id = ExperimentId(given["a"].experiment_id)
+
+    with pytest.raises(StaleAttempt):
+        await federation.process.rounds.model(experiment_id, "a", given["a"].attempt, 0)
+
+    assert await federation.process.rounds.model(experiment_id, "a", again.attempt, 0)

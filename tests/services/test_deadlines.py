@@ -7,6 +7,7 @@ import pytest
 from director.domain.types import ExperimentState
 from director.effects import ManualClock
 from director.errors import RoundClosed
+from director.store import clock as clocks
 from director.store.leases import Fence
 from tests.services.words import (
     Collecting,
@@ -20,7 +21,7 @@ from tests.services.words import (
     uploads_left,
     validate,
 )
-from tests.store.words import live, rows
+from tests.store.words import live, owned, rows
 from tests.world import PLAN, RESEARCHER, World
 
 ENVOYS = ("a", "b", "c", "d")
@@ -164,6 +165,33 @@ async def test_outage_runs_no_deadline_and_makes_nobody_absent(timed: World, clo
 
     assert await round_of(timed, begun.fence) == 1
     assert [envoy.is_online for envoy in await timed.process.envoys.listed(RESEARCHER)] == [True, True]
+
+
+async def test_first_step_after_an_outage_accounts_for_it_and_does_nothing_else(
+    timed: World, clock: ManualClock
+) -> None:
+    steps = timed.steps(await owned(timed))
+    clock.advance(timedelta(hours=1))
+
+    assert await steps.next() == 0.0
+
+    async with timed.db.read() as tx:
+        assert not (await clocks.read(tx)).stale
+    assert await rows(timed.db, "SELECT number FROM rounds") == []
+
+
+async def test_step_is_not_taken_where_an_outage_came_after_its_choice_until_that_is_accounted_for(
+    timed: World, clock: ManualClock
+) -> None:
+    steps = timed.steps(await owned(timed))
+    clock.advance(timedelta(hours=1))
+
+    await steps._open()
+    assert await rows(timed.db, "SELECT number FROM rounds") == []
+
+    await timed.process.ticker.tick()
+    await steps._open()
+    assert await rows(timed.db, "SELECT number FROM rounds") == [1]
 
 
 async def test_pending_experiment_fails_when_its_quorum_has_stayed_away_past_its_start_deadline(

@@ -19,10 +19,11 @@ from tests.services.words import (
     states,
     train,
 )
-from tests.store.words import one, owned, rows, running
+from tests.store.words import holding, one, only_postgresql, owned, rows, running, waits
 from tests.world import PLAN, RESEARCHER, World, contents
 
 MANUAL = PLAN + "review: manual\n"
+LOCK = "SELECT 1 FROM experiments WHERE id = :id FOR NO KEY UPDATE"
 
 
 async def one_of_each(federation: World) -> list[str]:
@@ -145,6 +146,35 @@ async def test_end_is_the_end_whoever_comes_first(federation: World) -> None:
     ends = [event.kind for event in await history(federation, begun.id) if event.kind.startswith("experiment_")]
     assert ends.count(f"experiment_{found}") == 1
     assert ends[-1] == f"experiment_{found}"
+
+
+@only_postgresql
+async def test_cancellations_that_wait_for_each_other_are_one_and_both_are_told_so(federation: World) -> None:
+    experiment_id = await running(federation)
+    experiments = federation.process.experiments
+    async with holding(federation.db, LOCK, id=experiment_id):
+        both = [asyncio.create_task(experiments.cancel("experiment", RESEARCHER)) for _ in range(2)]
+        assert all([await waits(each) for each in both])
+
+    views = await asyncio.gather(*both)
+
+    assert [view.experiment.state for view in views] == [ExperimentState.CANCELLED] * 2
+    kinds = [event.kind for event in await history(federation, experiment_id)]
+    assert kinds.count("experiment_cancelled") == 1
+
+
+@only_postgresql
+async def test_removals_that_wait_for_each_other_are_one(federation: World) -> None:
+    experiment_id = await running(federation)
+    experiments = federation.process.experiments
+    async with holding(federation.db, LOCK, id=experiment_id):
+        both = [asyncio.create_task(experiments.remove("experiment", RESEARCHER)) for _ in range(2)]
+        assert all([await waits(each) for each in both])
+
+    await asyncio.gather(*both)
+
+    kinds = [event.kind for event in await history(federation, experiment_id)]
+    assert (kinds.count("experiment_cancelled"), kinds.count("experiment_removed")) == (1, 1)
 
 
 async def test_updates_are_gone_once_their_round_has_ended_and_their_digests_stay(federation: World) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -122,7 +122,8 @@ async def test_loop_whose_experiment_was_taken_away_is_stopped_by_the_next_look(
         await opened(slow.db)
         [before] = [task for task in asyncio.all_tasks() if task.get_name() == f"experiment {experiment_id}"]
         owner = {"by another": "'another'", "by nobody": "NULL", "by another claim of its own": "director_id"}[taken]
-        resting = "claimable_from = '2999-01-01 00:00:00+00:00'" if taken == "by nobody" else "fence = fence + 1"
+        soon = (datetime.now(UTC) + timedelta(minutes=30)).strftime("%Y-%m-%d %H:%M:%S+00:00")
+        resting = f"claimable_from = '{soon}'" if taken == "by nobody" else "fence = fence + 1"
         await change(slow.db, f"UPDATE experiments SET director_id = {owner}, {resting}")
 
         await slow.process.execution.reconcile()

@@ -3,7 +3,7 @@
 import pytest
 
 from director.domain.types import ExperimentState
-from director.errors import NotFound
+from director.errors import NotFound, RoundClosed
 from director.services.rounds import Quit, Work
 from tests.services.words import (
     collecting,
@@ -68,6 +68,7 @@ async def test_what_was_complete_before_a_failure_counts(federation: World) -> N
     await complete(federation, begun, "a", "b")
 
     await report(federation, "a", begun.id)
+    assert await states(federation, "assignments", begun.id) == ["asked", "asked"]
     await federation.steps(begun.fence).next()
 
     assert await states(federation, "assignments", begun.id) == ["counted", "counted"]
@@ -79,6 +80,19 @@ async def test_half_of_the_work_of_an_envoy_that_failed_does_not_count(federatio
     await complete(federation, begun, "b")
 
     await report(federation, "a", begun.id)
+    await federation.steps(begun.fence).next()
+
+    assert await states(federation, "assignments", begun.id) == ["failed", "counted"]
+
+
+async def test_result_of_an_envoy_that_has_failed_is_late_and_does_not_count(federation: World) -> None:
+    begun = await collecting(federation, plan=RELAXED)
+    await train(federation, begun, "a")
+    await report(federation, "a", begun.id)
+
+    with pytest.raises(RoundClosed, match="the assignment of envoy 'a' in round 1 is failed"):
+        await validate(federation, begun, "a")
+    await complete(federation, begun, "b")
     await federation.steps(begun.fence).next()
 
     assert await states(federation, "assignments", begun.id) == ["failed", "counted"]

@@ -452,6 +452,7 @@ def test_each_check_is_broken_by_some_test() -> None:
     assert {check for check, *_ in BROKEN} == set(Check)
 
 
+@pytest.mark.system
 async def test_nothing_is_found_while_directors_work(migrated_url: str) -> None:
     found, looks = [], 0
     async with busy(migrated_url, "abc") as federation:

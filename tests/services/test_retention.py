@@ -267,6 +267,7 @@ async def test_directors_of_more_than_a_year_ago_are_forgotten_unless_they_own_s
         assert set(await rows(federation.db, "SELECT id FROM directors")) == {owner, me}
 
 
+@pytest.mark.system
 async def test_what_is_referenced_is_never_touched_while_everybody_works(migrated_url: str) -> None:
     settings = {"keep_models_every": 3, "history_retention": 0, "presence_retention": 0, "chunk_bytes": 4096}
     async with busy(migrated_url, "abc", **settings) as federation:

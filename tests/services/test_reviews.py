@@ -11,9 +11,11 @@ import pytest
 
 from director.domain.types import ExperimentState
 from director.effects import ManualClock
-from director.errors import ExperimentNotFound, PreconditionFailed
+from director.errors import ExperimentNotFound, LeaseLost, PreconditionFailed
+from director.services import endings
+from director.store import experiments
 from tests.services.words import OPERATOR, history, reason_of, state_of, states
-from tests.store.words import live, one
+from tests.store.words import change, live, one, only_postgresql, waits
 from tests.world import PLAN, RESEARCHER, World, contents, world
 
 MANUAL = PLAN + "review: manual\n"
@@ -82,6 +84,35 @@ async def test_only_what_waits_for_a_manual_review_can_be_reviewed(federation: W
         await federation.process.experiments.review("nothing", OPERATOR, approve=True)
 
     assert await contents(federation.db) == before
+
+
+@only_postgresql
+async def test_review_that_waits_for_a_cancellation_finds_nothing_to_review(federation: World) -> None:
+    await federation.register("a", "b")
+    experiment_id = (await federation.submit(plan=MANUAL)).experiment.id
+    async with federation.db.write("cancel") as tx:
+        await experiments.lock(tx, experiment_id)
+        reviewing = federation.process.experiments.review("experiment", OPERATOR, approve=True)
+        late = asyncio.create_task(reviewing)
+        assert await waits(late)
+        await endings.end(tx, experiment_id, ExperimentState.CANCELLED)
+
+    with pytest.raises(PreconditionFailed, match="it is cancelled"):
+        await late
+
+    kinds = [event.kind for event in await history(federation, experiment_id)]
+    assert kinds[-1] == "experiment_cancelled"
+
+
+async def test_operator_does_not_answer_in_place_of_the_callback(migrated_url: str) -> None:
+    async with world(migrated_url, review=lambda _name, _plan: False) as federation:
+        await federation.register("a", "b")
+        await federation.submit()
+
+        with pytest.raises(PreconditionFailed, match="waits for no manual review"):
+            await federation.process.experiments.review("experiment", OPERATOR, approve=True)
+
+        assert await one(federation.db, "SELECT review_due FROM experiments")
 
 
 # By the callback
@@ -172,6 +203,33 @@ async def test_callback_that_is_silent_past_its_deadline_fails_the_experiment(
         assert await state_of(federation) is ExperimentState.FAILED
         assert await reason_of(federation) == "the review was not answered in time"
         silence.set()
+
+
+@pytest.mark.parametrize("approved", [True, False])
+async def test_answer_that_comes_after_the_experiment_was_taken_away_changes_nothing(
+    migrated_url: str, approved: bool
+) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def review(_name: str, _plan: Path) -> bool:
+        asked.set()
+        answered.wait(30)
+        return approved
+
+    async with world(migrated_url, review=review, poll=timedelta(minutes=1)) as federation:
+        await federation.register("a", "b")
+        await federation.submit()
+        [fence] = await federation.claim()
+        reviewing = asyncio.create_task(federation.steps(fence, review=review).next())
+        assert await asyncio.to_thread(asked.wait, 30)
+        await change(federation.db, "UPDATE experiments SET fence = fence + 1")
+        before = await contents(federation.db)
+
+        answered.set()
+        with pytest.raises(LeaseLost):
+            await reviewing
+
+        assert await contents(federation.db) == before
 
 
 async def test_manual_review_is_not_asked_of_the_callback(migrated_url: str) -> None:

@@ -1,15 +1,21 @@
 """Streams of metrics and events: complete, in order, without repeats, and ended only when all was seen."""
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from director.domain.types import ExperimentState
 from director.errors import Conflict, ExperimentNotFound, InvalidArgument, Unavailable
-from director.services.runtime import Caller
-from director.services.streams import PAGE
-from director.store import metrics
+from director.services import endings
+from director.services.runtime import Caller, Runtime
+from director.services.streams import PAGE, Streams
+from director.store import experiments, metrics
+from director.store.database import Database, Transaction
 from director.store.metrics import Measured
+from director.store.opening import open_database
 from tests.services.words import collecting, complete, finished
 from tests.world import RESEARCHER, World
 
@@ -57,6 +63,45 @@ async def test_reader_that_is_slow_still_sees_everything_to_the_end(federation: 
 
     # Two rounds of train and validate and the final validation, of two envoys and their average.
     assert seen == [*range(1, 3 * (2 * 2 + 1) + 1)]
+
+
+class Interrupted(Database):
+    """Another connection to a database, in whose use something happens before each transaction that reads."""
+
+    def __init__(self, url: str, happens: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(open_database(url)._engine, url=url)
+        self._happens = happens
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Transaction]:
+        await self._happens()
+        async with super().read() as tx:
+            yield tx
+
+
+@pytest.mark.parametrize("moment", [2, 3, 4, 5])
+async def test_what_is_measured_at_the_very_end_is_seen_whenever_that_is(federation: World, moment: int) -> None:
+    await measure(federation, 2)
+    reads = 0
+
+    async def end() -> None:
+        nonlocal reads
+        reads += 1
+        if reads == moment:
+            async with federation.db.write("end") as tx:
+                found = await experiments.find(tx, "experiment", caller=None)
+                await experiments.lock(tx, found.id)
+                await metrics.append(tx, found.id, [Measured(1, "a", "validate", "accuracy", 1.0)])
+                await endings.end(tx, found.id, ExperimentState.CANCELLED)
+
+    reader = Interrupted(federation.db.url, end)
+    stream = Streams(Runtime(reader, federation.process.runtime.settings)).metrics(
+        "experiment", RESEARCHER, follow=True
+    )
+    seen = [metric.seq async for metric, _ in stream if metric is not None]
+    await reader.close()
+
+    assert seen == [1, 2, 3]
 
 
 async def test_reader_that_follows_is_woken_by_what_is_new(federation: World) -> None:

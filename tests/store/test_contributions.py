@@ -119,6 +119,22 @@ async def test_same_key_is_entered_once(federation: World, fence: Fence, a: Enga
         assert await contributions.find(tx, command) == Stored(None)
 
 
+@pytest.mark.parametrize("task", ["train", "validate"])
+async def test_contribution_that_was_stored_meanwhile_is_answered_and_changes_nothing(
+    federation: World, fence: Fence, a: Engagement, task: str
+) -> None:
+    update = UPDATE if task == "train" else None
+    first = await federation.contribute(a, "a", task, round_number=1, samples=7, metrics=METRICS, update=update)
+    before = await everything(federation)
+    command = trained(fence)
+    if task == "validate":
+        command = Contribute(fence.experiment_id, "a", 1, 1, task, 7, METRICS)
+
+    assert await federation.process.rounds.contribute(command) == first
+
+    assert await everything(federation) == before
+
+
 async def test_contribution_is_found_after_its_round_and_under_an_older_attempt(
     federation: World, fence: Fence, a: Engagement
 ) -> None:
@@ -169,6 +185,27 @@ async def test_contribution_that_comes_late_between_its_bytes_and_its_turn_keeps
     await federation.process.housekeeping.sweep()
     assert await one(federation.db, "SELECT count(*) FROM blobs WHERE purpose LIKE 'contribution/%'") == 0
     assert await one(federation.db, "SELECT count(*) FROM contributions") == 0
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        "UPDATE experiments SET state = 'failed', finished_at = submitted_at, director_id = NULL",
+        "UPDATE rounds SET state = 'abandoned', closed_at = opened_at",
+    ],
+    ids=["the experiment", "the round"],
+)
+async def test_contribution_to_what_has_ended_is_not_taken_whatever_the_assignments_row_says(
+    federation: World, a: Engagement, ended: str
+) -> None:
+    await change(federation.db, ended)
+
+    with pytest.raises(RoundClosed, match="LATE"):
+        await train(federation, a)
+
+    assert await rows(federation.db, "SELECT state FROM assignments ORDER BY envoy") == ["asked", "asked"]
+    assert await one(federation.db, "SELECT count(*) FROM contributions") == 0
+    assert await one(federation.db, "SELECT count(*) FROM metrics") == 0
 
 
 async def test_contribution_without_its_bytes_is_to_be_sent_again(

@@ -93,8 +93,11 @@ async def test_loop_of_a_director_that_lost_the_experiment_writes_nothing(federa
         await federation.steps(fence).next()
     with pytest.raises(LeaseLost):
         await federation.steps(fence)._open()
+    with pytest.raises(LeaseLost):
+        await federation.steps(fence).give_up("it does not work here")
 
     assert await rows(federation.db, "SELECT number FROM rounds") == []
+    assert await rows(federation.db, "SELECT state, reason FROM experiments") == [("in_progress", None)]
 
 
 @only_postgresql

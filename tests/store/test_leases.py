@@ -96,6 +96,22 @@ async def test_retired_director_is_dead(timed_db: Database) -> None:
     assert "one" not in await reap(timed_db, survivor=DirectorId("me"))
 
 
+async def test_director_that_was_declared_dead_keeps_that_instant_when_it_leaves(
+    timed_db: Database, clock: ManualClock
+) -> None:
+    instants = "SELECT expires_at, reaped_at FROM directors WHERE id = 'one'"
+    await enter(timed_db, "one")
+    clock.advance(LEASE)
+    await reap(timed_db)
+    before = await rows(timed_db, instants)
+    clock.advance(SECOND)
+
+    async with timed_db.write("retire") as tx:
+        await leases.retire(tx, DirectorId("one"))
+
+    assert await rows(timed_db, instants) == before
+
+
 async def test_next_expiry_is_that_of_the_first_other_director_alive(timed: World, clock: ManualClock) -> None:
     me = timed.process.presence.director_id
     await enter(timed.db, "dead", lease=SECOND)

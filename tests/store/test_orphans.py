@@ -145,6 +145,23 @@ async def test_freeing_passes_by_what_is_locked(db: Database, unowned: Experimen
     assert await die(db) == [unowned]
 
 
+@only_postgresql
+async def test_what_is_locked_when_its_owner_is_reaped_is_freed_at_a_later_look(
+    federation: World, unowned: ExperimentId
+) -> None:
+    db, presence = federation.db, federation.process.presence
+    await claim(db, "one")
+    await change(db, "UPDATE directors SET expires_at = started_at WHERE id = 'one'")
+    async with holding(db, "SELECT 1 FROM experiments WHERE id = :id FOR NO KEY UPDATE", id=unowned):
+        await asyncio.wait_for(presence.bury(), PATIENCE)
+    assert await rows(db, "SELECT id FROM directors WHERE reaped_at IS NOT NULL") == ["one"]
+    assert await rows(db, OWNERS) == [(unowned, "one", 1)]
+
+    await presence.bury()
+
+    assert await rows(db, OWNERS) == [(unowned, None, 1)]
+
+
 async def test_released_experiment_can_be_claimed_at_once(db: Database, unowned: ExperimentId) -> None:
     [fence], _ = await claim(db, "one")
     hints: list[Hint] = []

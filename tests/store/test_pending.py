@@ -26,6 +26,7 @@ from tests.store.words import (
 from tests.world import PLAN, World
 
 LEASE = timedelta(seconds=10)
+STATES = "SELECT state FROM experiments ORDER BY id"
 
 
 async def queue(db: Database) -> Queue:
@@ -112,6 +113,48 @@ async def test_two_admissions_at_once_start_an_experiment_once(federation: World
 
     assert await rows(federation.db, "SELECT count(*) FROM events WHERE kind = 'experiment_started'") == [1]
     assert await rows(federation.db, "SELECT state FROM collaborators") == ["queued", "queued"]
+
+
+@only_postgresql
+async def test_experiment_that_is_locked_starts_later_and_nobody_waits_for_it(federation: World) -> None:
+    await federation.register("a", "b")
+    first = (await federation.submit("first")).experiment.id
+    await federation.submit("second")
+    async with federation.db.write("somebody") as tx:
+        await experiments.lock(tx, first)
+
+        assert await asyncio.wait_for(federation.process.admission.admit(), PATIENCE)
+
+    assert await rows(federation.db, STATES) == ["pending", "pending"]
+    assert not await federation.process.admission.admit()
+    assert await rows(federation.db, STATES) == ["in_progress", "pending"]
+
+
+@only_postgresql
+async def test_experiment_that_is_locked_fails_later_and_nobody_waits_for_it(timed: World, clock: ManualClock) -> None:
+    await timed.register("a")
+    view = await timed.submit(envoys=("a",), plan=f"{PLAN}\nstart_deadline: 1m")
+    await live(timed, clock, 300)
+    async with timed.db.write("somebody") as tx:
+        await experiments.lock(tx, view.experiment.id)
+
+        assert await asyncio.wait_for(timed.process.admission.admit(), PATIENCE)
+
+    assert await rows(timed.db, STATES) == ["pending"]
+    assert not await timed.process.admission.admit()
+    assert await rows(timed.db, STATES) == ["failed"]
+
+
+async def test_nothing_is_admitted_before_an_outage_is_accounted_for(timed: World, clock: ManualClock) -> None:
+    await timed.register("a", "b")
+    await timed.submit()
+    clock.advance(timedelta(minutes=5))
+
+    assert await timed.process.admission.admit()
+    assert await rows(timed.db, STATES) == ["pending"]
+
+    assert not await timed.process.admission.admit()
+    assert await rows(timed.db, STATES) == ["in_progress"]
 
 
 async def test_queue_is_read_by_the_indexes_of_what_is_open(federation: World) -> None:

@@ -8,7 +8,7 @@ import pytest
 from director.domain.messages import Heartbeat
 from director.effects import ManualClock
 from director.store import federations, sessions
-from tests.store.words import LEASE, PATIENCE, holding, live, one, only_postgresql, rows
+from tests.store.words import LEASE, PATIENCE, holding, live, one, only_postgresql, rows, waits
 from tests.world import World
 
 SESSIONS = "SELECT envoy, month, online_seconds, offline_at IS NULL FROM envoy_sessions ORDER BY id"
@@ -144,6 +144,24 @@ async def test_envoy_has_one_open_session(timed: World) -> None:
 
     assert not any(await asyncio.gather(*(open_one() for _ in range(4))))
     assert await one(timed.db, "SELECT count(*) FROM envoy_sessions") == 1
+
+
+@only_postgresql
+async def test_session_that_a_registration_opens_in_that_moment_stays_the_only_one(
+    timed: World, clock: ManualClock
+) -> None:
+    await timed.register("a")
+    await live(timed, clock, ABSENT)
+    await reconcile(timed)
+    await timed.process.envoys.heartbeat(Heartbeat("a", False))
+    async with timed.db.write("register") as tx:
+        assert await sessions.open_one(tx, "a")
+        looking = asyncio.create_task(reconcile(timed))
+        assert await waits(looking)
+
+    await looking
+
+    assert [is_open for *_, is_open in await rows(timed.db, SESSIONS)] == [0, 1]
 
 
 async def test_open_session_is_not_written_at_every_look(timed: World, clock: ManualClock) -> None:

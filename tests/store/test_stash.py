@@ -85,6 +85,16 @@ async def test_sealing_again_changes_nothing(db: Database) -> None:
     assert await seal(db, await begin(db)) == blob
 
 
+async def test_upload_of_the_same_digest_and_another_length_is_another_one(db: Database) -> None:
+    first = await begin(db)
+
+    async with db.write("begin") as tx:
+        second = await stash.begin(tx, "p", Content(2 * len(DATA), content_of(DATA).digest), chunk_bytes=CHUNK)
+
+    assert second.blob_id != first.blob_id
+    assert (second.size_bytes, second.missing) == (2 * len(DATA), 0)
+
+
 @pytest.mark.parametrize("other", [b"9876543210", b"0123456789 and more"], ids=["other bytes", "another length"])
 async def test_upload_of_other_content_replaces_the_one_before(db: Database, other: bytes) -> None:
     old = await begin(db)

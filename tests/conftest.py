@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import itertools
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,11 +16,17 @@ from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.util import LRUCache
 
 from director.store import schema
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, parent
 from tests.world import World, world
 
 NUMBERS = itertools.count()
 COMPILED: LRUCache[Any, Any] = LRUCache(5000)
+
+
+def pytest_configure() -> None:
+    """Keep what tests write in memory, where there is enough: their databases wait for the disk at each commit."""
+    if (memory := parent()) is not None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
 def pytest_collection_finish() -> None:

@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 
 import psutil
+import pytest
 import safetensors.numpy
 
 from tests.acceptance.processes import Machine, eventually
@@ -22,6 +23,7 @@ def only(pattern: str, output: str) -> str:
     return str(found)
 
 
+@pytest.mark.system
 def test_killed_director_and_another_engine_give_the_same_model_to_the_bit(
     machine: Machine, postgres: PostgresServer
 ) -> None:

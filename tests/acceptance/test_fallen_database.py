@@ -35,7 +35,6 @@ def own_server() -> Iterator[PostgresServer]:
     ("how", "length"),
     [
         pytest.param("crash", 0.0, marks=pytest.mark.system),
-        pytest.param("stop", 5.0, marks=pytest.mark.system),
         pytest.param("crash", 60.0, marks=pytest.mark.campaign),
         pytest.param("stop", 60.0, marks=pytest.mark.campaign),
     ],

@@ -57,6 +57,7 @@ def test_third_director_finishes_what_two_began_that_were_killed(at_work: Replic
     assert max(seconds(at, killed) for at in taken.values()) < LEASE + 1 + SLACK
 
 
+@pytest.mark.system
 def test_director_that_wakes_up_after_its_lease_changes_nothing(machine: Machine, migrated_url: str) -> None:
     federation = Replicas(machine, migrated_url, directors=3, lease=LEASE, rounds=2)
     register(federation.addresses[0], *WARDS)
@@ -112,6 +113,7 @@ def everything(federation: Replicas) -> list[Any]:
     return [*found, federation.database.rows("SELECT * FROM events WHERE stream > 0 ORDER BY stream, seq")]
 
 
+@pytest.mark.system
 def test_directors_restarted_one_after_the_other_lose_nothing_and_hand_over_at_once(
     machine: Machine, migrated_url: str
 ) -> None:

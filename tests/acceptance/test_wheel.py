@@ -36,6 +36,7 @@ def test_migrations_generated_code_and_the_demo_are_in_it(wheel: Path) -> None:
     assert not [name for name in names if name.startswith("tests") or "__pycache__" in name]
 
 
+@pytest.mark.system
 def test_director_runs_from_an_installed_copy(wheel: Path, machine: Machine) -> None:
     copy, empty = machine.folder / "copy", machine.folder / "empty"
     empty.mkdir()

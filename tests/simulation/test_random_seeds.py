@@ -14,7 +14,7 @@ from tests.simulation.one_thread import one_thread
 from tests.simulation.researchers import Researcher, Submission
 from tests.simulation.storms import Storm
 
-FEW, SEEDS, MANY = 50, 500, 10_000
+FEW, SEEDS, MANY = 24, 500, 10_000
 """What everybody runs, what is run before a change lands, and what a campaign runs."""
 SHARES = 4
 New = Callable[[], str]

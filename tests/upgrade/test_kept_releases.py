@@ -75,6 +75,7 @@ def installed(release: str, tmp_path: Path) -> Iterator[Machine]:
         yield machine
 
 
+@pytest.mark.system
 def test_release_serves_on_the_schema_of_today(installed: Machine, left: str) -> None:
     installed.serve("--database", left)
 

@@ -7,7 +7,7 @@ from director.v1 import envoys_pb2
 from tests.store.words import one
 from tests.wire.calls import on_both_engines
 
-BURST = 500
+BURST = 200
 
 
 @on_both_engines

@@ -21,6 +21,7 @@ from tests.store.words import (
     claim,
     die,
     enter,
+    holding,
     one,
     only_postgresql,
     rows,
@@ -158,6 +159,30 @@ async def test_director_that_lost_its_lease_drives_nothing(slow: World) -> None:
         await slow.process.execution.reconcile()
 
         assert not loops(experiment_id)
+
+
+async def test_director_that_drains_claims_nothing_more(slow: World) -> None:
+    experiment_id = await running(slow)
+    await slow.process.execution.drain()
+
+    await slow.process.execution.reconcile()
+
+    assert not loops(experiment_id)
+    assert await one(slow.db, OWNER) == (None, 0)
+
+
+@only_postgresql
+async def test_late_answer_about_an_earlier_lease_says_nothing_of_the_one_of_now(slow: World) -> None:
+    presence = slow.process.presence
+    earlier = presence.director_id
+    lost = "UPDATE directors SET reaped_at = expires_at WHERE id = :id RETURNING id"
+    async with holding(slow.db, lost, id=earlier):
+        renewing = asyncio.create_task(presence.renew(slow.db))
+        await asyncio.sleep(0.2)
+        await presence.enter()
+    await renewing
+
+    assert presence.director_id not in (None, earlier)
 
 
 async def test_experiment_that_kills_each_director_rests_from_the_third_time_on_and_the_others_go_on(

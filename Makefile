@@ -25,7 +25,7 @@ verify: ## fail where the generated code is not that of the protos
 	@diff -r --exclude=__init__.py --exclude=__pycache__ build/proto/director/v1 director/v1 || (echo "generated code differs: run make proto" && false)
 
 campaign: ## all that takes long
-	$(PYTHON) -m pytest -q -m campaign
+	$(PYTHON) -m pytest -q -n 2 --dist worksteal -m campaign
 
 bench: ## measure, as ratios beside a limit
 	$(PYTHON) -m benchmarks.fold

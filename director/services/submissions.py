@@ -13,7 +13,7 @@ from director.domain.plan import Plan
 from director.domain.tensors import check_finite
 from director.errors import AlreadyExists, Forbidden, InvalidArgument, MessageTooLarge
 from director.services import archives, uploads
-from director.services.experiments import ExperimentView, view
+from director.services.experiments import ExperimentView
 from director.services.runtime import Caller, Runtime
 from director.services.uploads import Chunks
 from director.store import clock, envoys, events, experiments, models, queues, stash
@@ -214,15 +214,14 @@ class Submissions:
                 if review_due
                 else None,
             )
-            await queues.add(tx, experiment_id, command.collaborators)
+            members = await queues.add(tx, experiment_id, command.collaborators)
             await models.add(tx, experiment_id, 0, model)
             details = {"name": command.name, "rounds": plan.rounds, "collaborators": sorted(command.collaborators)}
             await events.append(
                 tx, experiment_id, Event(EventKind.EXPERIMENT_SUBMITTED, submitting.caller.name, details=details)
             )
             tx.wake(("claim" if review_due else "admission", 0))
-        async with self._db.read() as tx:
-            return await view(tx, await experiments.get(tx, experiment_id))
+            return ExperimentView(await experiments.get(tx, experiment_id), members)
 
     async def unused_id(self, caller: Caller, stem: str) -> str:
         """Return a submission id that is the same for the same content, until the experiment made of it was removed."""

@@ -190,6 +190,7 @@ async def add(
         raise AlreadyExists(f"an experiment named {command.name!r} exists already; pick another name")
     users = sorted(set(command.users) - {owner})
     await tx.add(experiment_users, *({"experiment_id": added, "user_name": user} for user in users))
+    tx.memory["constants", added] = plan, command.manifest
     return ExperimentId(added)
 
 

@@ -8,8 +8,24 @@ no fence.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, func, literal_column, or_, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from director.domain.messages import Event, EventKind
 from director.domain.types import DirectorId, ExperimentId, ExperimentState, RoundState
@@ -158,30 +174,59 @@ def rests(claimable_from: datetime, now: datetime) -> timedelta:
     return left if timedelta(0) < left <= LONGEST_PAUSE else timedelta(0)
 
 
-async def claimable(tx: Transaction, *, rules: Mapping[str, int], reviews: bool) -> ColumnElement[bool]:
-    """Say which experiments this director may take: nobody's, with a rule that it has."""
+def claimable(rules: frozenset[tuple[str, int]], *, reviews: bool) -> ColumnElement[bool]:
+    """Say which experiments a director may take at an instant: nobody's, with a rule that it has."""
     runs = experiments.c.state == literal_column(IN_PROGRESS)
     due = and_(experiments.c.state == literal_column(PENDING), literal_column("review_due"))
-    now = await tx.now()
     return and_(
         # As the partial index says it; with bound parameters in place of the literals it would not be used.
         experiments.c.director_id.is_(None),
         or_(runs, due),
         true() if reviews else runs,
-        or_(experiments.c.claimable_from <= now, experiments.c.claimable_from > now + LONGEST_PAUSE),  # as `rests` says
+        # As `rests` says it.
         or_(
-            *(
-                and_(experiments.c.rule == name, experiments.c.rule_version == version)
-                for name, version in rules.items()
-            )
+            experiments.c.claimable_from <= bindparam("now", type_=experiments.c.claimable_from.type),
+            experiments.c.claimable_from > bindparam("beyond", type_=experiments.c.claimable_from.type),
         ),
+        or_(*(and_(E.rule == name, E.rule_version == version) for name, version in sorted(rules))),
+    )
+
+
+@cache
+def candidates(rules: frozenset[tuple[str, int]], *, reviews: bool) -> Select[int]:
+    """Select what may be claimed, first in rank first."""
+    most = bindparam("most", type_=Integer)
+    return select(E.id).where(claimable(rules, reviews=reviews)).order_by(E.rank, E.id).limit(most)
+
+
+@cache
+def claim_of(rules: frozenset[tuple[str, int]], *, reviews: bool, for_postgresql: bool) -> ReturningUpdate[int, int]:
+    """Return the statement that claims."""
+    found = candidates(rules, reviews=reviews)
+    if not for_postgresql:
+        chosen = found.scalar_subquery()
+    else:
+        # Materialized: otherwise the planner may run the limited subquery once per row and claim more than the limit.
+        locked = found.with_for_update(key_share=True, skip_locked=True).cte("claimable").prefix_with("MATERIALIZED")
+        chosen = select(locked.c.id).scalar_subquery()
+    return (
+        update(experiments)
+        .where(E.id.in_(chosen), claimable(rules, reviews=reviews))
+        .values(director_id=bindparam("me"), fence=E.fence + 1)
+        .returning(E.id, E.fence)
     )
 
 
 async def anything_to_claim(tx: Transaction, *, rules: Mapping[str, int], reviews: bool) -> bool:
     """Whether there may be something to claim; looking costs no lock."""
-    condition = await claimable(tx, rules=rules, reviews=reviews)
-    return (await tx.execute(select(experiments.c.id).where(condition).limit(1))).first() is not None
+    found = candidates(frozenset(rules.items()), reviews=reviews)
+    return (await tx.execute(found, await at_present(tx, most=1))).first() is not None
+
+
+async def at_present(tx: Transaction, *, most: int) -> dict[str, Any]:
+    """Return what a statement about claimable experiments is given."""
+    now = await tx.now()
+    return {"now": now, "beyond": now + LONGEST_PAUSE, "most": most}
 
 
 async def claim(
@@ -191,27 +236,14 @@ async def claim(
 
     Returns the fences, and whether there were some that somebody else held locked: ask again soon.
     """
-    condition = await claimable(tx, rules=rules, reviews=reviews)
-    candidates = select(experiments.c.id).where(condition).order_by(experiments.c.rank, experiments.c.id).limit(limit)
-    if not tx.postgresql:
-        chosen = candidates.scalar_subquery()
-    else:
-        # Materialized: otherwise the planner may run the limited subquery once per row and claim more than the limit.
-        locked = (
-            candidates.with_for_update(key_share=True, skip_locked=True).cte("claimable").prefix_with("MATERIALIZED")
-        )
-        chosen = select(locked.c.id).scalar_subquery()
-    claimed = await tx.execute(
-        update(experiments)
-        .where(experiments.c.id.in_(chosen), condition)
-        .values(director_id=director_id, fence=experiments.c.fence + 1)
-        .returning(experiments.c.id, experiments.c.fence)
-    )
+    ours = frozenset(rules.items())
+    statement = claim_of(ours, reviews=reviews, for_postgresql=tx.postgresql)
+    claimed = await tx.execute(statement, await at_present(tx, most=limit) | {"me": director_id})
     fences = [Fence(ExperimentId(row.id), director_id, row.fence) for row in claimed]
     for fence in sorted(fences, key=lambda each: each.experiment_id):
         details = {"director": director_id, "fence": fence.number}
         await events.append(tx, fence.experiment_id, Event(EventKind.EXPERIMENT_CLAIMED, details=details))
-    missed = not fences and (await tx.execute(candidates.limit(1))).first() is not None
+    missed = not fences and await anything_to_claim(tx, rules=rules, reviews=reviews)
     return fences, missed
 
 

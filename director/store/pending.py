@@ -19,6 +19,19 @@ from director.store.tables import collaborators, experiments, heartbeats
 E = experiments.c
 # As the partial index says it; with a bound parameter in place of the literal it would not be used.
 PENDING = E.state == literal_column(f"'{ExperimentState.PENDING}'")
+WAITING = (
+    select(E.id, E.owner, E.plan, E.eligible_service).where(PENDING, E.eligible_at.is_not(None)).order_by(E.rank, E.id)
+)
+FREE = WAITING.with_only_columns(E.id).with_for_update(key_share=True, skip_locked=True)
+WANTED = (
+    select(collaborators.c.experiment_id, collaborators.c.envoy, heartbeats.c.seen_service, heartbeats.c.period_seconds)
+    .join(heartbeats, heartbeats.c.envoy == collaborators.c.envoy)
+    .join(experiments, E.id == collaborators.c.experiment_id)
+    .where(PENDING, E.eligible_at.is_not(None))
+    .order_by(collaborators.c.experiment_id, collaborators.c.envoy)
+)
+SERVING = select(collaborators.c.envoy, collaborators.c.experiment_id).where(envoys.ENGAGED)
+RUNNING = select(E.owner, func.count().label("number")).where(E.state == ExperimentState.IN_PROGRESS).group_by(E.owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +47,8 @@ class Queue:
 
 async def read(tx: Transaction, *, lease: timedelta) -> Queue:
     """Read the queue and lock as much of it as is free. The caller holds the admission duty."""
-    waiting = PENDING, E.eligible_at.is_not(None)
-    ids = select(E.id).where(*waiting).order_by(E.rank, E.id)
-    locked = frozenset(row.id for row in await tx.execute(ids.with_for_update(key_share=True, skip_locked=True)))
-    found = select(E.id, E.owner, E.plan, E.eligible_service).where(*waiting).order_by(E.rank, E.id)
-    rows = (await tx.execute(found)).all()
+    locked = frozenset(row.id for row in await tx.execute(FREE))
+    rows = (await tx.execute(WAITING)).all()
     time = await clock.now(tx)
     wanted = await candidates(tx, time, {row.id: row.eligible_service for row in rows}, lease=lease)
     return Queue(
@@ -53,20 +63,8 @@ async def candidates(
     tx: Transaction, time: ServiceTime, eligible: Mapping[int, float], *, lease: timedelta
 ) -> Mapping[int, list[Candidate]]:
     """Return the collaborators of pending experiments, and how long each was away since the experiment could start."""
-    found = (
-        select(
-            collaborators.c.experiment_id,
-            collaborators.c.envoy,
-            heartbeats.c.seen_service,
-            heartbeats.c.period_seconds,
-        )
-        .join(heartbeats, heartbeats.c.envoy == collaborators.c.envoy)
-        .join(experiments, E.id == collaborators.c.experiment_id)
-        .where(PENDING, E.eligible_at.is_not(None))
-        .order_by(collaborators.c.experiment_id, collaborators.c.envoy)
-    )
     wanted: defaultdict[int, list[Candidate]] = defaultdict(list)
-    for row in await tx.execute(found):
+    for row in await tx.execute(WANTED):
         if row.experiment_id in eligible:
             seen = Liveness(row.seen_service, limit_seconds(row.period_seconds, lease.total_seconds()))
             absence = min(seen.absence(time), time.now - eligible[row.experiment_id])
@@ -76,14 +74,12 @@ async def candidates(
 
 async def engaged(tx: Transaction) -> dict[str, int]:
     """Return the envoys that serve an experiment, and which."""
-    found = select(collaborators.c.envoy, collaborators.c.experiment_id).where(envoys.ENGAGED)
-    return {row.envoy: row.experiment_id for row in await tx.execute(found)}
+    return {row.envoy: row.experiment_id for row in await tx.execute(SERVING)}
 
 
 async def running(tx: Transaction) -> dict[str, int]:
     """Return how many experiments of each owner are in progress."""
-    found = select(E.owner, func.count().label("number")).where(E.state == ExperimentState.IN_PROGRESS)
-    return {row.owner: row.number for row in await tx.execute(found.group_by(E.owner))}
+    return {row.owner: row.number for row in await tx.execute(RUNNING)}
 
 
 async def ahead_of(tx: Transaction, experiment_id: int, rank: float, *, caller: str | None) -> list[str]:

@@ -90,12 +90,15 @@ class Collaborator:
     error: str | None
 
 
-async def add(tx: Transaction, experiment_id: ExperimentId, envoys: Sequence[str]) -> None:
-    """Enter the collaborators of a new experiment."""
+async def add(tx: Transaction, experiment_id: ExperimentId, envoys: Sequence[str]) -> list[Collaborator]:
+    """Enter the collaborators of a new experiment, and return them."""
+    added = [Collaborator(envoy, C.WAITING, 0, None) for envoy in sorted(envoys)]
     rows = [
-        {"experiment_id": experiment_id, "envoy": envoy, "state": C.WAITING, "attempt": 0} for envoy in sorted(envoys)
+        {"experiment_id": experiment_id, "envoy": each.envoy, "state": each.state, "attempt": each.attempt}
+        for each in added
     ]
     await tx.add(collaborators, *rows)
+    return added
 
 
 async def enqueue(tx: Transaction, experiment_id: ExperimentId) -> list[str]:

@@ -1,5 +1,9 @@
+"""Which experiments start, and that none waits for ever, with examples and over random queues."""
+
+import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -215,3 +219,59 @@ def test_those_behind_one_that_waits_for_room_do_not_take_its_envoys(running: in
     decided = decide(*pending, running={"bob": running}, limits=Limits(1, 1))
 
     assert decided.start == ((1,) if running == 0 else ())
+
+
+class Hours:
+    """A federation that lives through many submissions: envoys come and go, experiments start and end."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.limits = Limits(running=4, running_per_user=3)
+        self.queue: list[Pending] = []
+        self.running: dict[int, tuple[Pending, int]] = {}
+        self.waited: dict[int, int] = {}
+        self.longest = 0
+
+    def submit(self, number: int) -> None:
+        """Submit an experiment of a few envoys."""
+        envoys = "".join(self.chance.sample("abcdefgh", self.chance.choice((1, 1, 2, 2, 3, 5))))
+        minimum = self.chance.randint(1, len(envoys))
+        self.queue.append(wanting(number, envoys, owner=self.chance.choice("xyz"), min_collaborators=minimum))
+        self.waited[number] = 0
+
+    def pass_by(self) -> None:
+        """Let an hour pass: some end, some envoys are away, and it is decided who starts."""
+        self.running = {number: (each, left - 1) for number, (each, left) in self.running.items() if left > 1}
+        away = set(self.chance.sample("abcdefgh", self.chance.choice((0, 0, 0, 1, 2))))
+        present = [replace(each, candidates=seen_without(each, away)) for each in self.queue]
+        engaged = {envoy: number for number, (each, _) in self.running.items() for envoy in each.envoys}
+        owners = Counter(each.owner for each, _ in self.running.values())
+        decided = admit(present, engaged=engaged, running=owners, limits=self.limits)
+        for each in [each for each in present if each.id in decided.start]:
+            assert each.quorum_online
+            assert not each.envoys & engaged.keys()
+            engaged |= dict.fromkeys(each.envoys, each.id)
+            self.running[each.id] = each, self.chance.randint(1, 3)
+            self.longest = max(self.longest, self.waited.pop(each.id))
+        assert len(self.running) <= self.limits.running
+        assert max(Counter(each.owner for each, _ in self.running.values()).values(), default=0) <= 3
+        assert decided.fail == {}
+        self.queue = [each for each in self.queue if each.id not in decided.start]
+        self.waited = {number: hours + 1 for number, hours in self.waited.items()}
+
+
+def seen_without(pending: Pending, away: set[str]) -> list[Candidate]:
+    return [replace(each, online=each.envoy not in away) for each in pending.candidates]
+
+
+def test_ten_thousand_submissions_all_start_in_time_and_nobody_ever_serves_two():
+    hours = Hours(seed=1)
+
+    for number in range(10_000):
+        hours.submit(number)
+        while len(hours.queue) > 12:
+            hours.pass_by()
+    while hours.queue:
+        hours.pass_by()
+
+    assert hours.longest < 200

@@ -71,10 +71,8 @@ async def run(url: str, megabytes: int, collaborators: int) -> tuple[float, floa
         )
         begun = await process.submissions.begin(command, process.caller("user"))
         assert isinstance(begun, Submitting)
-        upload = await process.submissions.begin_archive(begun)
-        await process.submissions.receive_archive(begun, upload, chunks_of(archive, upload))
-        upload = await process.submissions.begin_model(begun)
-        await process.submissions.receive_model(begun, upload, chunks(0, megabytes, upload))
+        await process.submissions.receive_archive(begun, chunks_of(archive, begun.archive))
+        await process.submissions.receive_model(begun, chunks(0, megabytes, begun.model))
         await process.submissions.accept(begun)
         loop = asyncio.create_task(director.start_experiment_execution_loop())
 

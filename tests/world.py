@@ -19,9 +19,10 @@ from director.domain.types import ExperimentId, Tensors
 from director.effects import Clock, SeededEntropy
 from director.services.experiments import ExperimentView
 from director.services.process import Process
+from director.services.reviewing import ReviewCallback
 from director.services.rounds import Work
 from director.services.runtime import Caller
-from director.services.steps import ReviewCallback, Steps
+from director.services.steps import Steps
 from director.services.submissions import Submitting
 from director.services.uploads import Chunks
 from director.settings import Settings
@@ -127,10 +128,8 @@ class World:
         begun = await submissions.begin(command, caller)
         if not isinstance(begun, Submitting):
             return begun
-        upload = await submissions.begin_archive(begun)
-        await submissions.receive_archive(begun, upload, chunks_of(data, upload))
-        upload = await submissions.begin_model(begun)
-        await submissions.receive_model(begun, upload, chunks_of(payload, upload))
+        await submissions.receive_archive(begun, chunks_of(data, begun.archive))
+        await submissions.receive_model(begun, chunks_of(payload, begun.model))
         return await submissions.accept(begun)
 
     async def admit(self) -> None:
@@ -208,7 +207,8 @@ class World:
             for task in work.tasks:
                 update = None
                 if task.kind == "train":
-                    update = {"weights": np.full(8, value + number, np.float32)}
+                    [weights] = work.manifest.tensors
+                    update = {weights.name: np.full(weights.shape, value + number, np.float32)}
                 await self.contribute(
                     engagement,
                     envoy,

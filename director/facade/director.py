@@ -36,11 +36,11 @@ from director.facade.dicts import (
 from director.facade.pieces import file_pieces, measure, rechunked
 from director.services.experiments import ExperimentView
 from director.services.process import Process
+from director.services.reviewing import ReviewCallback
 from director.services.runtime import Caller
-from director.services.steps import ReviewCallback
 from director.services.submissions import Submitting
 from director.settings import Settings, load_settings
-from director.store import stash
+from director.store import contents
 from director.store.opening import open_database
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ class Director:
             self._files = tempfile.TemporaryDirectory(prefix="director-")
         path = Path(tempfile.mkdtemp(dir=self._files.name)) / "archive.zip"
         with path.open("wb") as file:
-            async for _number, data in stash.read_chunks(self.process.runtime.db, archive):
+            async for _number, data in contents.chunks(self.process.runtime.db, archive):
                 await asyncio.to_thread(file.write, data)
         return path
 
@@ -254,12 +254,10 @@ class Director:
         )
         begun = await self.process.submissions.begin(command, caller)
         if isinstance(begun, Submitting):
-            upload = await self.process.submissions.begin_archive(begun)
-            chunks = rechunked(file_pieces(path), upload)
-            await self.process.submissions.receive_archive(begun, upload, chunks)
-            upload = await self.process.submissions.begin_model(begun)
-            chunks = rechunked(payload_pieces(manifest, tensor_dict), upload)
-            await self.process.submissions.receive_model(begun, upload, chunks)
+            chunks = rechunked(file_pieces(path), begun.archive)
+            await self.process.submissions.receive_archive(begun, chunks)
+            chunks = rechunked(payload_pieces(manifest, tensor_dict), begun.model)
+            await self.process.submissions.receive_model(begun, chunks)
             await self.process.submissions.accept(begun)
         return True
 
@@ -296,7 +294,7 @@ class Director:
                 experiment_name, self.process.caller(caller), model_type
             )
             payload = bytearray()
-            async for _number, data in stash.read_chunks(self.process.runtime.db, model.blob):
+            async for _number, data in contents.chunks(self.process.runtime.db, model.blob):
                 payload += data
         except (NotFound, ModelNotReady) as error:
             log.info("no model: %s", error)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from datetime import datetime
 
 from director.domain import scheduling
 from director.domain.messages import Event, EventKind
@@ -66,15 +67,15 @@ class Admission:
         decided = scheduling.admit(queue.pending, engaged=queue.engaged, running=Counter(queue.running), limits=limits)
         for experiment_id in decided.start:
             if experiment_id in queue.locked:
-                await start(tx, ExperimentId(experiment_id))
+                await start(tx, ExperimentId(experiment_id), eligible_at=queue.locked[experiment_id])
         for experiment_id, reason in decided.fail.items():
             if experiment_id in queue.locked:
                 await endings.end(tx, ExperimentId(experiment_id), ExperimentState.FAILED, reason=reason)
         return any(each not in queue.locked for each in (*decided.start, *decided.fail))
 
 
-async def start(tx: Transaction, experiment_id: ExperimentId) -> None:
+async def start(tx: Transaction, experiment_id: ExperimentId, *, eligible_at: datetime) -> None:
     """Start an experiment and queue it for its envoys."""
-    if await experiments.start(tx, experiment_id):
+    if await experiments.start(tx, experiment_id, eligible_at=eligible_at):
         envoys = await queues.enqueue(tx, experiment_id)
         await events.append(tx, experiment_id, Event(EventKind.EXPERIMENT_STARTED, details={"queued": envoys}))

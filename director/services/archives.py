@@ -13,7 +13,7 @@ from director.domain.archives import read_plan as read_plan_bytes
 from director.domain.plan import Plan
 from director.errors import InvalidPlan
 from director.services.runtime import Runtime
-from director.store import stash
+from director.store import contents
 from director.store.stash import Blob
 
 
@@ -35,7 +35,7 @@ async def plan_of_file(file: IO[bytes]) -> Plan:
 async def read_plan_text(runtime: Runtime, archive: Blob) -> str:
     """Check an archive and return the text of its plan; it is copied to a temporary file, never into memory."""
     with tempfile.TemporaryFile(prefix="director-archive-") as file:
-        async for _number, data in stash.read_chunks(runtime.db, archive):
+        async for _number, data in contents.chunks(runtime.db, archive):
             await asyncio.to_thread(file.write, data)
         return await asyncio.to_thread(extract_plan, file)
 

@@ -32,12 +32,16 @@ class Disk:
 
     async def lacks(self) -> str | None:
         """Say why nothing more is taken in; None if there is room."""
-        if monotonic() >= self._next_look:
-            self._next_look = monotonic() + CACHED_SECONDS
-            self._room = await self._look()
+        await self.look()
         return None if self._room is None else self._room.lacks()
 
-    async def _look(self) -> Room | None:
+    async def look(self) -> None:
+        """See how much room there is, unless that was seen lately."""
+        if monotonic() >= self._next_look:
+            self._next_look = monotonic() + CACHED_SECONDS
+            self._room = await self._seen()
+
+    async def _seen(self) -> Room | None:
         settings = self.settings
         if self._path is not None:
             return Room(space.free_bytes(self._path), settings.disk_reserve_bytes)
@@ -52,7 +56,7 @@ class Disk:
         Raises:
             DiskFull: repeat the call when there is.
         """
-        await self.lacks()
+        await self.look()
         self.fit(0)
 
     def fit(self, size: int) -> None:

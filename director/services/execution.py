@@ -13,8 +13,9 @@ from director.domain.messages import Event, EventKind
 from director.domain.types import DirectorId, ExperimentId
 from director.errors import PASSING, LeaseLost
 from director.services.duties import Ticker
+from director.services.reviewing import ReviewCallback
 from director.services.runtime import Runtime
-from director.services.steps import ReviewCallback, Steps
+from director.services.steps import Steps
 from director.store import events, leases
 from director.store.leases import Fence
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 ROOM = 64
 """Experiments that one process drives at once."""
 SKIPPED_SECONDS = 0.05
+COURTESY_SECONDS = 0.01
+"""How long those who hand the experiment out go first: both lock its row, and who finds it locked comes back late."""
 TRIES = 5
 """How often a step may fail in a row before its experiment does."""
 
@@ -67,6 +70,8 @@ class Execution:
                         await asyncio.sleep(min(1.0, poll))
                         continue
                     hinted = await wakeup.wait(pause)
+                    if hinted:
+                        await asyncio.sleep(COURTESY_SECONDS)
         finally:
             await self._stop(list(self._loops))
 

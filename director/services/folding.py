@@ -15,7 +15,7 @@ from director.domain.metrics import Measurement, weighted_metrics
 from director.domain.tensors import check_finite
 from director.domain.types import ExperimentId
 from director.services.runtime import Runtime
-from director.store import contributions, metrics, models, stash
+from director.store import contents, contributions, metrics, models, stash
 from director.store.contributions import Counted
 from director.store.database import Transaction
 from director.store.experiments import Experiment
@@ -64,9 +64,8 @@ async def fold(runtime: Runtime, experiment: Experiment, fence: Fence, round_num
         stop = min(start + height, manifest.size_bytes)
         await runtime.disk.wait()
         async with runtime.budget.hold((len(inputs.updates) + 3) * (stop - start)):
-            base, *updates = [
-                await stash.read_part(runtime.db, blob, start, stop) for blob in (inputs.base, *inputs.updates)
-            ]
+            async with runtime.db.read() as tx:
+                base, *updates = [await contents.part(tx, blob, start, stop) for blob in (inputs.base, *inputs.updates)]
 
             def work(base: bytes = base, updates: list[bytes] = updates, start: int = start) -> bytes:
                 part = aggregation.fold_part(rule, manifest, start, base, updates, samples)
@@ -82,7 +81,7 @@ async def read_inputs(tx: Transaction, experiment: Experiment, round_number: int
     counted = await contributions.counted(tx, experiment.id, round_number)
     train = [each for each in counted if each.task == experiment.plan.train_task.name]
     base = await models.get(tx, experiment.id, round_number - 1)
-    return Inputs(base.blob, await contributions.blobs_of(tx, train), [each.samples for each in train])
+    return Inputs(base.blob, contributions.updates(train), [each.samples for each in train])
 
 
 class ChunkWriter:
@@ -95,6 +94,7 @@ class ChunkWriter:
         self._hash = hashlib.sha256()
         self._rest = bytearray()
         self._number = 0
+        self._sealed: Blob | None = None
 
     async def write(self, part: bytes) -> None:
         """Add bytes; whole chunks are stored, each in a transaction of its own."""
@@ -106,17 +106,26 @@ class ChunkWriter:
             del self._rest[:size]
 
     async def _put(self, data: bytes) -> None:
+        """Store a chunk; with the last one the blob is complete."""
+        upload = self._upload
         async with self._runtime.db.write("put fold chunk") as tx:
-            await stash.put(tx, self._upload.blob_id, self._number, data)
+            await stash.put(tx, upload.blob_id, self._number, data)
+            if self._number * upload.chunk_bytes + len(data) == upload.size_bytes:
+                self._sealed = await self._seal(tx)
         self._runtime.disk.spend(len(data))
         self._number += 1
 
+    async def _seal(self, tx: Transaction) -> Blob:
+        return await stash.seal(tx, self._upload.blob_id, self._hash.hexdigest())
+
     async def close(self) -> Blob:
-        """Store what is left and declare the blob complete."""
+        """Store what is left, and return the blob, complete."""
         if self._rest:
             await self._put(bytes(self._rest))
-        async with self._runtime.db.write("seal fold") as tx:
-            return await stash.seal(tx, self._upload.blob_id, self._hash.hexdigest())
+        if self._sealed is None:  # a model of no bytes has no last chunk
+            async with self._runtime.db.write("seal fold") as tx:
+                self._sealed = await self._seal(tx)
+        return self._sealed
 
 
 async def aggregate_metrics(

@@ -8,7 +8,7 @@ from typing import Any
 
 from director.domain.types import ExperimentId
 from director.errors import NotFound
-from director.store import experiments, fsck, stash
+from director.store import contents, experiments, fsck
 from director.store.database import Database
 from director.store.fsck import Check, ExperimentPart, Finding, Part
 from director.store.stash import Blob
@@ -97,7 +97,7 @@ async def of_blob(db: Database, blob: Blob) -> list[Finding]:
         return found
     digest = hashlib.sha256()
     try:
-        async for _number, data in stash.read_chunks(db, blob):
+        async for _number, data in contents.chunks(db, blob):
             await asyncio.to_thread(digest.update, data)
     except NotFound:
         return []  # swept since: a moment ago its chunks were whole

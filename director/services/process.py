@@ -14,9 +14,9 @@ from director.services.execution import Execution
 from director.services.experiments import Experiments
 from director.services.explaining import Explaining
 from director.services.presence import Presence
+from director.services.reviewing import ReviewCallback
 from director.services.rounds import Rounds
 from director.services.runtime import Caller, Runtime
-from director.services.steps import ReviewCallback
 from director.services.streams import Streams
 from director.services.submissions import Submissions
 from director.settings import Settings

@@ -37,6 +37,14 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """Tasks whose handing out is to be recorded first, and whether the envoy's work starts with it."""
+
+    assignment: Assignment
+    starts: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Idle:
     """Nothing to do yet: ask again."""
 
@@ -73,7 +81,7 @@ class Rounds:
                 wakeup.clear()
                 async with self._db.read() as tx:
                     answer = await self._look(tx, experiment_id, envoy, attempt)
-                if isinstance(answer, Assignment):
+                if isinstance(answer, Offer):
                     answer = await self._give(experiment_id, envoy, attempt)
                 remaining = end - loop.time()
                 if answer is not None:
@@ -83,11 +91,17 @@ class Rounds:
                 await wakeup.wait(min(remaining, settings.poll.total_seconds()))
 
     async def _look(
-        self, tx: Transaction, experiment_id: ExperimentId, envoy: str, attempt: int
-    ) -> Work | Quit | Assignment | None:
-        """See what there is to do; an Assignment is one whose handing out is to be recorded first."""
+        self,
+        tx: Transaction,
+        experiment_id: ExperimentId,
+        envoy: str,
+        attempt: int,
+        *,
+        locked: Experiment | None = None,
+    ) -> Work | Quit | Offer | None:
+        """See what there is to do, in an experiment whose row may be locked already."""
         collaborator = await queues.get(tx, experiment_id, envoy, attempt=attempt)
-        experiment = await experiments.get(tx, experiment_id)
+        experiment = locked or await experiments.get(tx, experiment_id)
         if experiment.state.terminal:
             return Quit(experiment.state.value)
         if not collaborator.state.engaged:
@@ -95,22 +109,25 @@ class Rounds:
         assignment = await rounds.assignment(tx, experiment_id, envoy)
         if assignment is None or not assignment.open or not assignment.todo:
             return None
-        if assignment.given_at is None or collaborator.state is not CollaboratorState.WORKING:
-            return assignment
+        starts = collaborator.state is not CollaboratorState.WORKING
+        if assignment.given_at is None or starts:
+            return Offer(assignment, starts=starts)
         return await work(tx, experiment, assignment)
 
     async def _give(self, experiment_id: ExperimentId, envoy: str, attempt: int) -> Work | Quit | None:
         async with self._db.write("give tasks") as tx:
             experiment = await experiments.lock(tx, experiment_id)
-            answer = await self._look(tx, experiment_id, envoy, attempt)
-            if not isinstance(answer, Assignment):
+            answer = await self._look(tx, experiment_id, envoy, attempt, locked=experiment)
+            if not isinstance(answer, Offer):
                 return answer
-            found = await work(tx, experiment, answer)
-            await rounds.give(tx, experiment_id, answer.round_number, envoy)
-            await queues.start_working(tx, experiment_id, envoy)
-            details = {"round": answer.round_number, "tasks": answer.todo, "attempt": attempt}
+            assignment = answer.assignment
+            found = await work(tx, experiment, assignment)
+            await rounds.give(tx, experiment_id, assignment.round_number, envoy)
+            if answer.starts:
+                await queues.start_working(tx, experiment_id, envoy)
+            details = {"round": assignment.round_number, "tasks": assignment.todo, "attempt": attempt}
             await events.append(tx, experiment_id, Event(EventKind.TASKS_GIVEN, envoy, details=details))
-            if answer.given_at is None:
+            if assignment.given_at is None:
                 tx.wake(("experiment", experiment_id))
             return found
 

@@ -2,20 +2,18 @@
 
 import asyncio
 import logging
-import tempfile
-import threading
-from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import TypeVar
 
 from director.domain import rounds as decisions
 from director.domain.messages import Event, EventKind
 from director.domain.metrics import AGGREGATOR, better, score
 from director.domain.rounds import Close, Fail, Finish, Freeze, Leave, Open, OpenRound, Review, Snapshot, Step, Wait
-from director.domain.types import ExperimentState, RoundKind
-from director.errors import LeaseLost
-from director.services import archives, endings, folding
+from director.domain.types import ExperimentState, RoundKind, RoundState
+from director.errors import LeaseLost, NotFound
+from director.services import archives, endings, folding, reviewing
 from director.services.duties import Ticker
+from director.services.reviewing import ReviewCallback
 from director.services.runtime import Runtime
 from director.store import (
     clock,
@@ -36,8 +34,6 @@ from director.store.metrics import Measured
 
 log = logging.getLogger(__name__)
 
-ReviewCallback = Callable[[str, Path], bool]
-"""Called with the experiment's name and the path of its plan; returns whether it may run."""
 Kind = TypeVar("Kind", bound=Step)
 
 
@@ -52,6 +48,8 @@ class Steps:
         self._fence = fence
         self._callback = review
         self._review: asyncio.Future[bool] | None = None
+        self._frozen: tuple[Experiment, Snapshot] | None = None
+        """What the last step left, if it froze a round: to aggregate it, nothing need be read again."""
 
     async def next(self) -> float | None:
         """Do one step. Return for how many seconds to wait before the next, or None when the experiment is let go.
@@ -59,16 +57,19 @@ class Steps:
         Raises:
             LeaseLost: somebody else owns the experiment.
         """
-        async with self._db.read() as tx:
-            stale = (await clock.read(tx)).stale
-            experiment, snapshot = await snapshots.fresh(
-                tx, self._fence.experiment_id, lease=self._runtime.settings.lease
-            )
-        if stale:
-            # After an outage nothing is decided before it is accounted for.
-            return 0.0 if await self._ticker.tick() else self._runtime.settings.poll.total_seconds()
-        if (experiment.director_id, experiment.fence) != (self._fence.director_id, self._fence.number):
-            raise LeaseLost(f"experiment {experiment.id} has another owner")
+        frozen, self._frozen = self._frozen, None
+        if frozen is not None:
+            experiment, snapshot = frozen
+        else:
+            async with self._db.read() as tx:
+                stale = (await clock.read(tx)).stale
+                experiment, snapshot = await snapshots.fresh(
+                    tx, self._fence.experiment_id, lease=self._runtime.settings.lease
+                )
+            if stale:
+                # After an outage nothing is decided before it is accounted for.
+                return 0.0 if await self._ticker.tick() else self._runtime.settings.poll.total_seconds()
+            self._check(experiment)
         match decisions.next_step(snapshot):
             case Leave():
                 return None
@@ -83,18 +84,27 @@ class Steps:
             case Close(number):
                 await self._close(experiment, number)
             case Finish(number):
-                return await self._finish(experiment, number)
+                return await self._finish(experiment, snapshot, number)
             case Fail():
                 return await self._fail()
         return 0.0
 
+    def _check(self, experiment: Experiment) -> None:
+        """Stop where the experiment is somebody else's.
+
+        Raises:
+            LeaseLost: it is.
+        """
+        if (experiment.director_id, experiment.fence) != (self._fence.director_id, self._fence.number):
+            raise LeaseLost(f"experiment {experiment.id} has another owner")
+
     async def _again(self, tx: Transaction, kind: type[Kind]) -> tuple[Kind, Experiment, Snapshot] | None:
         """Take the fence and choose the step anew from what is true now; None if it is another kind."""
         states = ExperimentState.PENDING, ExperimentState.IN_PROGRESS
-        await leases.hold(tx, self._fence, states)
+        experiment = await leases.hold(tx, self._fence, states)
         if (await clock.read(tx)).stale:
             return None
-        experiment, snapshot = await snapshots.fresh(tx, self._fence.experiment_id, lease=self._runtime.settings.lease)
+        snapshot = await snapshots.read(tx, experiment, lease=self._runtime.settings.lease)
         step = decisions.next_step(snapshot)
         return (step, experiment, snapshot) if isinstance(step, kind) else None
 
@@ -120,16 +130,27 @@ class Steps:
             current = open_round(snapshot)
             complete = [member.envoy for member in snapshot.members if member.complete]
             await rounds.freeze(tx, experiment.id, current.number, complete=complete)
-            await experiments.calm(tx, experiment.id)
+            if experiment.crashes:
+                await experiments.calm(tx, experiment.id)
             details = {"round": current.number, "counted": complete}
             await events.append(tx, experiment.id, Event(EventKind.ROUND_FROZEN, details=details))
+        self._frozen = experiment, after(snapshot, RoundState.AGGREGATING)
 
     async def _close(self, experiment: Experiment, number: int) -> None:
-        blob = await folding.fold(self._runtime, experiment, self._fence, number)
+        blob = await self._fold(experiment, number)
         async with self._db.write("close round") as tx:
             found = await self._again(tx, Close)
             if found is not None and found[0].number == number:
                 await self._close_in(tx, found[1], found[2], blob)
+
+    async def _fold(self, experiment: Experiment, number: int) -> stash.Blob:
+        try:
+            return await folding.fold(self._runtime, experiment, self._fence, number)
+        except NotFound:
+            # Its inputs are gone with the round, if that was ended by somebody else meanwhile.
+            async with self._db.read() as tx:
+                self._check(await experiments.get(tx, experiment.id))
+            raise
 
     async def _close_in(
         self,
@@ -153,7 +174,10 @@ class Steps:
         await rounds.close(tx, experiment.id, number, samples=samples, score=scored)
         details = {"round": number, "model": blob.digest if blob is not None else None, "score": scored}
         await events.append(tx, experiment.id, Event(EventKind.ROUND_CLOSED, details=details))
-        await self._go_on(tx, experiment, last=last)
+        if last:
+            await endings.end(tx, experiment.id, ExperimentState.FINISHED)
+        else:
+            await self._go_on(tx, experiment, after(snapshot, RoundState.CLOSED))
         measured = [Measured(number, AGGREGATOR, task, name, value) for (task, name), value in averages.items()]
         await metrics.append(tx, experiment.id, measured)
         if scored is not None:
@@ -164,12 +188,8 @@ class Steps:
             await experiments.set_last_model(tx, experiment.id, number)
         await rounds.release_updates(tx, experiment.id, number)
 
-    async def _go_on(self, tx: Transaction, experiment: Experiment, *, last: bool) -> None:
-        """Finish after the last round; else open the next one, or fail where it cannot ask as many as it needs."""
-        if last:
-            await endings.end(tx, experiment.id, ExperimentState.FINISHED)
-            return
-        snapshot = await snapshots.read(tx, experiment, lease=self._runtime.settings.lease)
+    async def _go_on(self, tx: Transaction, experiment: Experiment, snapshot: Snapshot) -> None:
+        """Open the next round, or fail where it cannot ask as many as it needs."""
         match decisions.next_step(snapshot):
             case Open() as step:
                 await self._open_in(tx, experiment, step)
@@ -185,12 +205,10 @@ class Steps:
         if better(scored, experiment.best_score, experiment.plan.best.mode):
             await experiments.set_best(tx, experiment.id, model, scored)
 
-    async def _finish(self, experiment: Experiment, number: int) -> float | None:
-        async with self._db.read() as tx:
-            kind = open_round((await snapshots.fresh(tx, experiment.id, lease=self._runtime.settings.lease))[1]).kind
+    async def _finish(self, experiment: Experiment, snapshot: Snapshot, number: int) -> float | None:
         blob = None
-        if kind is RoundKind.TRAIN:
-            blob = await folding.fold(self._runtime, experiment, self._fence, number)
+        if open_round(snapshot).kind is RoundKind.TRAIN:
+            blob = await self._fold(experiment, number)
         async with self._db.write("finish") as tx:
             found = await self._again(tx, Finish)
             if found is None or found[0].number != number:
@@ -219,7 +237,8 @@ class Steps:
                 assert experiment.archive_blob_id is not None, "a pending experiment has its archive"
                 archive = await stash.get(tx, experiment.archive_blob_id)
             text = await archives.read_plan_text(self._runtime, archive)
-            self._review = self._ask(experiment.name, text)
+            assert self._callback is not None, "only a director with a callback claims reviews"
+            self._review = reviewing.ask(self._callback, experiment.name, text)
         await asyncio.wait([self._review], timeout=self._runtime.settings.poll.total_seconds())
         if not self._review.done():
             return 0.0
@@ -239,38 +258,13 @@ class Steps:
                 await endings.end(tx, experiment.id, ExperimentState.REJECTED, reason=reason)
         return None
 
-    def _ask(self, name: str, plan: str) -> asyncio.Future[bool]:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[bool] = loop.create_future()
-        callback = self._callback
-        assert callback is not None, "only a director with a callback claims reviews"
-
-        def settle(approved: bool, error: BaseException | None) -> None:
-            if answer.done():
-                return
-            if error is None:
-                answer.set_result(approved)
-            else:
-                answer.set_exception(error)
-
-        def ask() -> None:
-            approved, error = False, None
-            try:
-                with tempfile.TemporaryDirectory(prefix="director-review-") as folder:
-                    path = Path(folder) / "plan.yaml"
-                    path.write_text(plan, encoding="utf-8")
-                    approved = bool(callback(name, path))
-            except BaseException as raised:
-                # Whatever it is, SystemExit too, it is an error of this review and no end of this process.
-                error = RuntimeError(f"the review callback raised {type(raised).__name__}: {raised}")
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, approved, error)
-
-        threading.Thread(target=ask, name="review", daemon=True).start()
-        return answer
-
 
 def open_round(snapshot: Snapshot) -> OpenRound:
     """Return the round that a step is about."""
     assert snapshot.round is not None, "the step was chosen from an open round"
     return snapshot.round
+
+
+def after(snapshot: Snapshot, state: RoundState) -> Snapshot:
+    """Return what is true once this transaction has changed the round's state: who is there is as it was."""
+    return replace(snapshot, round=replace(open_round(snapshot), state=state))

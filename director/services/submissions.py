@@ -11,7 +11,7 @@ from director.domain.messages import Event, EventKind, SubmitExperiment
 from director.domain.names import check_name, check_submission_id
 from director.domain.plan import Plan
 from director.domain.tensors import check_finite
-from director.errors import AlreadyExists, Forbidden, InvalidArgument, MessageTooLarge
+from director.errors import AlreadyExists, DirectorError, Forbidden, InvalidArgument, MessageTooLarge, Unavailable
 from director.services import archives, uploads
 from director.services.experiments import ExperimentView
 from director.services.runtime import Caller, Runtime
@@ -26,20 +26,24 @@ MAX_COLLABORATORS = 10_000
 
 @dataclass(slots=True)
 class Submitting:
-    """A submission in progress, of one caller; its plan is known once the archive has been read."""
+    """A submission whose bytes are on their way; its plan is known once the archive has been read."""
 
     command: SubmitExperiment
-    caller: Caller
+    owner: str
+    key: str
+    archive: Upload
+    model: Upload
     plan: Plan | None = None
 
-    @property
-    def key(self) -> str:
-        """The submission's identity: nobody can meddle with another user's."""
-        return f"{self.caller.name}/{self.command.submission_id}"
 
-    def purpose(self, part: str) -> str:
-        """What the blob of a part is for."""
-        return f"submission/{self.key}/{part}"
+def key_of(command: SubmitExperiment, caller: Caller) -> str:
+    """Return a submission's identity: nobody can meddle with another user's."""
+    return f"{caller.name}/{command.submission_id}"
+
+
+def purpose(key: str, part: str) -> str:
+    """What the blob of a part is for."""
+    return f"submission/{key}/{part}"
 
 
 class Submissions:
@@ -52,12 +56,15 @@ class Submissions:
         self._reviewed = reviewed
 
     async def begin(self, command: SubmitExperiment, caller: Caller) -> ExperimentView | Submitting:
-        """Check a submission before its bytes are sent; one that was stored already is answered as it is.
+        """Check a submission before its bytes are sent, and begin or go on with its uploads.
+
+        One that was stored already is answered as it is.
 
         Raises:
             InvalidArgument: a bad name, no or unknown collaborators, a bad priority, a model of the wrong size.
             AlreadyExists: the name is taken, or the id was used for something else.
             MessageTooLarge: the archive or the model is larger than the settings allow.
+            DiskFull: there is no room for all that is missing.
         """
         check_submission_id(command.submission_id)
         check_name("the experiment's name", command.name)
@@ -69,15 +76,22 @@ class Submissions:
             raise InvalidArgument(f"priority {command.priority} is not between -{MAX_PRIORITY} and {MAX_PRIORITY}")
         if command.priority > 0 and not caller.operator:
             raise Forbidden("only operators submit with a priority above 0")
-        submitting = Submitting(command, caller)
-        async with self._db.read() as tx:
-            stored = await self._stored(tx, submitting)
+        uploads.check_digest(command.archive)
+        uploads.check_digest(command.model)
+        key, disk = key_of(command, caller), self._runtime.disk
+        await disk.look()
+        async with self._db.write("begin submission") as tx:
+            stored = await self._stored(tx, key, command)
             if stored is not None:
                 return stored
             if await experiments.name_taken(tx, command.name):
                 raise AlreadyExists(f"an experiment named {command.name!r} exists already; pick another name")
             await check_collaborators(tx, command.collaborators)
-        return submitting
+            chunk_bytes = self._runtime.settings.chunk_bytes
+            archive = await stash.begin(tx, purpose(key, "archive"), command.archive, chunk_bytes=chunk_bytes)
+            model = await stash.begin(tx, purpose(key, "model"), command.model, chunk_bytes=chunk_bytes)
+            disk.fit(archive.missing_bytes + model.missing_bytes)
+        return Submitting(command, caller.name, key, archive, model)
 
     def _check_sizes(self, command: SubmitExperiment) -> None:
         settings = self._runtime.settings
@@ -94,16 +108,13 @@ class Submissions:
                 f"the model has {command.model.size_bytes} bytes, its manifest says {command.manifest.size_bytes}"
             )
 
-    async def _stored(self, tx: Transaction, submitting: Submitting) -> ExperimentView | None:
-        found = await experiments.by_submission(tx, submitting.key)
+    async def _stored(self, tx: Transaction, key: str, command: SubmitExperiment) -> ExperimentView | None:
+        found = await experiments.by_submission(tx, key)
         if found is None:
             return None
         if found.removed_at is not None:
-            raise AlreadyExists(
-                f"the experiment of submission {submitting.command.submission_id!r} was removed; take a new id"
-            )
+            raise AlreadyExists(f"the experiment of submission {command.submission_id!r} was removed; take a new id")
         view = ExperimentView(found, await queues.of_experiment(tx, found.id))
-        command = submitting.command
         same = (
             found.name == command.name
             and found.manifest == command.manifest
@@ -114,17 +125,13 @@ class Submissions:
             raise AlreadyExists(f"submission {command.submission_id!r} was used for another content; take a new id")
         return view
 
-    async def begin_archive(self, submitting: Submitting) -> Upload:
-        """Begin, or go on with, the upload of the archive."""
-        return await uploads.begin(self._runtime, submitting.purpose("archive"), submitting.command.archive, fits=True)
-
-    async def receive_archive(self, submitting: Submitting, upload: Upload, chunks: Chunks) -> None:
+    async def receive_archive(self, submitting: Submitting, chunks: Chunks) -> None:
         """Receive the archive, and read its plan.
 
         Raises:
             InvalidArchive, InvalidPlan: it holds none that could be run; the upload is given up.
         """
-        content = submitting.command.archive
+        upload, content = submitting.archive, submitting.command.archive
         if upload.missing != 0:
             await uploads.receive(self._runtime, upload, content, chunks, check=uploads.accept_anything)
             await self._plan(submitting)
@@ -139,22 +146,18 @@ class Submissions:
             await uploads.receive(self._runtime, upload, content, chunks, check=copy)
             await self._plan(submitting, file)
 
-    async def begin_model(self, submitting: Submitting) -> Upload:
-        """Begin, or go on with, the upload of the model; the archive has arrived."""
-        return await uploads.begin(self._runtime, submitting.purpose("model"), submitting.command.model, fits=True)
-
-    async def receive_model(self, submitting: Submitting, upload: Upload, chunks: Chunks) -> None:
+    async def receive_model(self, submitting: Submitting, chunks: Chunks) -> None:
         """Receive the model.
 
         Raises:
             TensorMismatch: it holds NaN or infinity.
         """
-        manifest = submitting.command.manifest
+        manifest, model = submitting.command.manifest, submitting.command.model
 
         def check(start: int, data: bytes) -> None:
             check_finite(manifest, data, start=start)
 
-        await uploads.receive(self._runtime, upload, submitting.command.model, chunks, check=check)
+        await uploads.receive(self._runtime, submitting.model, model, chunks, check=check)
 
     async def _plan(self, submitting: Submitting, archive: IO[bytes] | None = None) -> Plan:
         """Return the plan, read from the archive's file where it is at hand, and only once."""
@@ -164,16 +167,21 @@ class Submissions:
             plan = await (self._stored_plan(submitting) if archive is None else archives.plan_of_file(archive))
             plans.check_collaborators(plan, submitting.command.collaborators)
         except InvalidArgument:
-            async with self._db.write("refuse submission") as tx:
-                await stash.discard(tx, submitting.purpose("archive"))
+            await self._refuse(submitting)
             raise
         submitting.plan = plan
         return plan
 
     async def _stored_plan(self, submitting: Submitting) -> Plan:
         async with self._db.read() as tx:
-            blob = await stash.find(tx, submitting.purpose("archive"))
+            blob = await stash.find(tx, purpose(submitting.key, "archive"))
         return await archives.read_plan(self._runtime, blob)
+
+    async def _refuse(self, submitting: Submitting) -> None:
+        """Give the uploads of a submission up."""
+        async with self._db.write("refuse submission") as tx:
+            for part in ("archive", "model"):
+                await stash.discard(tx, purpose(submitting.key, part))
 
     async def accept(self, submitting: Submitting) -> ExperimentView:
         """Make an experiment of a submission whose bytes have all arrived; once, however often it is called.
@@ -183,28 +191,34 @@ class Submissions:
             Unavailable: the bytes are not there any more; send the submission again.
         """
         try:
-            return await self._accept(submitting)
-        except (AlreadyExists, InvalidArgument):
-            async with self._db.write("refuse submission") as tx:
-                for part in ("archive", "model"):
-                    await stash.discard(tx, submitting.purpose(part))
-            raise
+            return await self._enter(submitting)
+        except (AlreadyExists, InvalidArgument, Unavailable) as refusal:
+            return await self._entered(submitting, refusal)
 
-    async def _accept(self, submitting: Submitting) -> ExperimentView:
+    async def _entered(self, submitting: Submitting, refusal: DirectorError) -> ExperimentView:
+        """Return what an earlier call of the submission made; else it stays refused, unless it is worth repeating."""
+        try:
+            async with self._db.read() as tx:
+                stored = await self._stored(tx, submitting.key, submitting.command)
+            if stored is None:
+                raise refusal
+        except (AlreadyExists, InvalidArgument):
+            await self._refuse(submitting)
+            raise
+        return stored
+
+    async def _enter(self, submitting: Submitting) -> ExperimentView:
         plan, command = await self._plan(submitting), submitting.command
         review_due = self._reviewed and not plan.manual_review
         async with self._db.write("submit") as tx:
-            stored = await self._stored(tx, submitting)
-            if stored is not None:
-                return stored
             await check_collaborators(tx, command.collaborators)
             time = await clock.now(tx)
-            archive = await stash.take(tx, submitting.purpose("archive"), command.archive)
-            model = await stash.take(tx, submitting.purpose("model"), command.model)
-            experiment_id = await experiments.add(
+            archive = await stash.take(tx, purpose(submitting.key, "archive"), command.archive)
+            model = await stash.take(tx, purpose(submitting.key, "model"), command.model)
+            experiment = await experiments.add(
                 tx,
                 command,
-                owner=submitting.caller.name,
+                owner=submitting.owner,
                 key=submitting.key,
                 plan=plan,
                 archive=archive,
@@ -214,14 +228,14 @@ class Submissions:
                 if review_due
                 else None,
             )
-            members = await queues.add(tx, experiment_id, command.collaborators)
-            await models.add(tx, experiment_id, 0, model)
+            members = await queues.add(tx, experiment.id, command.collaborators)
+            await models.add(tx, experiment.id, 0, model)
             details = {"name": command.name, "rounds": plan.rounds, "collaborators": sorted(command.collaborators)}
             await events.append(
-                tx, experiment_id, Event(EventKind.EXPERIMENT_SUBMITTED, submitting.caller.name, details=details)
+                tx, experiment.id, Event(EventKind.EXPERIMENT_SUBMITTED, submitting.owner, details=details)
             )
             tx.wake(("claim" if review_due else "admission", 0))
-            return ExperimentView(await experiments.get(tx, experiment_id), members)
+            return ExperimentView(experiment, members)
 
     async def unused_id(self, caller: Caller, stem: str) -> str:
         """Return a submission id that is the same for the same content, until the experiment made of it was removed."""

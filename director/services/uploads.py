@@ -8,7 +8,7 @@ from typing import Protocol
 from director.domain.messages import Content
 from director.errors import Corrupt, DirectorError, InvalidArgument, Unavailable
 from director.services.runtime import Runtime
-from director.store import stash
+from director.store import contents, stash
 from director.store.stash import Blob, Upload
 
 CHUNK_SECONDS = 30
@@ -29,20 +29,17 @@ class Hash(Protocol):
         ...
 
 
-async def begin(runtime: Runtime, purpose: str, content: Content, *, fits: bool = False) -> Upload:
+async def begin(runtime: Runtime, purpose: str, content: Content) -> Upload:
     """Begin an upload, or go on with it: the answer names the first chunk that is missing, if any.
 
     Raises:
         InvalidArgument: it is not announced as it should be.
-        DiskFull: there is no room, or with `fits` not enough for all that is missing.
+        DiskFull: there is no room.
     """
     check_digest(content)
     await runtime.disk.require()
     async with runtime.db.write("begin upload") as tx:
-        upload = await stash.begin(tx, purpose, content, chunk_bytes=runtime.settings.chunk_bytes)
-        if fits:
-            runtime.disk.fit(upload.missing_bytes)
-        return upload
+        return await stash.begin(tx, purpose, content, chunk_bytes=runtime.settings.chunk_bytes)
 
 
 async def receive(runtime: Runtime, upload: Upload, content: Content, chunks: Chunks, *, check: Check) -> None:
@@ -120,7 +117,7 @@ async def seal(runtime: Runtime, upload: Upload, content: Content, *, check: Che
     running = hashlib.sha256()
     stored = Blob(upload.blob_id, upload.size_bytes, upload.chunk_bytes, content.digest)
     try:
-        async for number, data in stash.read_chunks(runtime.db, stored):
+        async for number, data in contents.chunks(runtime.db, stored):
             await asyncio.to_thread(inspect, data, number * upload.chunk_bytes, check, running)
         compare(running, content)
     except (Corrupt, InvalidArgument):

@@ -7,7 +7,7 @@ while nobody ticks, an outage, a suspended laptop or a full disk, it stands stil
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from director.domain.envoys import ServiceTime
 from director.store.database import Transaction
@@ -16,7 +16,6 @@ from director.store.tables import service_clocks
 TICKS_FORWARD = 2
 FACT = "service time"
 ROW = select(service_clocks)
-ROW_AND_INSTANT = select(service_clocks, func.clock_timestamp().label("instant"))
 LOCKED = ROW.with_for_update(key_share=True, skip_locked=True)
 
 
@@ -34,11 +33,7 @@ async def read(tx: Transaction) -> Reading:
     known: Reading | None = tx.facts.get(FACT)
     if known is not None:
         return known
-    if tx.knows_now:
-        row = (await tx.execute(ROW)).one()
-    else:
-        row = (await tx.execute(ROW_AND_INSTANT)).one()
-        tx.is_now(row.instant)
+    row = (await tx.dated(ROW))[0]
     passed, limit = (await tx.now() - row.ticked_at).total_seconds(), TICKS_FORWARD * row.tick_seconds
     forward = min(max(passed, 0.0), limit)
     tx.facts[FACT] = found = Reading(ServiceTime(row.service_seconds + forward, row.up_since), stale=passed > limit)
@@ -75,6 +70,6 @@ async def tick(tx: Transaction, *, every: timedelta) -> bool:
 
 async def due(tx: Transaction, *, every: timedelta) -> bool:
     """Whether nobody has ticked for the length of a tick."""
-    ticked_at: datetime = (await tx.execute(ROW)).one().ticked_at
+    ticked_at: datetime = (await tx.dated(ROW))[0].ticked_at
     passed = await tx.now() - ticked_at
     return passed >= every or passed < timedelta(0)

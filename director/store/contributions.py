@@ -2,22 +2,23 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import and_, bindparam, select
+from sqlalchemy import Row, and_, bindparam, select
 
 from director.domain.messages import Contribute
 from director.domain.types import AssignmentState, BlobId, ExperimentId
 from director.errors import NotFound
-from director.store import stash
 from director.store.database import Transaction
 from director.store.stash import Blob
-from director.store.tables import assignments, contributions
+from director.store.tables import assignments, blobs, contributions
 
 K = contributions.c
 OF_ROUND = K.experiment_id == bindparam("of_experiment"), K.round == bindparam("of_round")
 HELD = select(K.digest).where(*OF_ROUND, K.envoy == bindparam("of_envoy"), K.task == bindparam("of_task"))
 COUNTED = (
-    select(K.envoy, K.task, K.samples, K.blob_id)
+    select(K.envoy, K.task, K.samples, K.digest, K.blob_id, blobs.c.size_bytes, blobs.c.chunk_bytes)
+    .outerjoin(blobs, blobs.c.id == K.blob_id)
     .join(
         assignments,
         and_(
@@ -64,7 +65,7 @@ async def add(tx: Transaction, command: Contribute, update: Blob | None, *, give
         "received_at": now,
         "working_seconds": None if given_at is None else (now - given_at).total_seconds(),
     }
-    return await tx.add_if_absent(contributions, row, key="envoy") is not None
+    return await tx.add_if_absent(contributions, row, "envoy") is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ class Counted:
     envoy: str
     task: str
     samples: int
-    blob_id: BlobId | None
+    update: Blob | None
+    """Its bytes: None where there are none, and once the round has ended."""
 
 
 async def counted(tx: Transaction, experiment_id: ExperimentId, round_number: int) -> list[Counted]:
@@ -82,20 +84,25 @@ async def counted(tx: Transaction, experiment_id: ExperimentId, round_number: in
     found = await tx.execute(COUNTED, {"of_experiment": experiment_id, "of_round": round_number})
     # Sorted here: an engine may have another opinion about the order of names.
     rows = sorted(found.all(), key=lambda row: (row.envoy, row.task))
-    return [
-        Counted(row.envoy, row.task, row.samples, None if row.blob_id is None else BlobId(row.blob_id)) for row in rows
-    ]
+    return [Counted(row.envoy, row.task, row.samples, update_of(row)) for row in rows]
 
 
-async def blobs_of(tx: Transaction, inputs: list[Counted]) -> list[Blob]:
-    """Return the updates' blobs, in the order given.
+def update_of(row: Row[Any]) -> Blob | None:
+    """Return a contribution's bytes, if it has any."""
+    if row.blob_id is None:
+        return None
+    return Blob(BlobId(row.blob_id), row.size_bytes, row.chunk_bytes, row.digest)
+
+
+def updates(inputs: list[Counted]) -> list[Blob]:
+    """Return the updates of contributions that had one, in the order given.
 
     Raises:
         NotFound: the round has ended since, and its updates are gone.
     """
     found = []
     for each in inputs:
-        if each.blob_id is None:
+        if each.update is None:
             raise NotFound(f"the update of envoy {each.envoy!r} is gone: its round has ended")
-        found.append(await stash.get(tx, each.blob_id))
+        found.append(each.update)
     return found

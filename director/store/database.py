@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import asyncpg
-from sqlalchemy import CursorResult, Executable, Insert, Table, func, insert, select
+from sqlalchemy import CursorResult, Executable, Insert, Row, Select, Table, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 from sqlalchemy.exc import DBAPIError
@@ -32,11 +32,6 @@ T = TypeVar("T")
 CLOCK = select(func.clock_timestamp())
 MEMORY = 1024
 """Facts kept in memory, at most."""
-
-
-async def begin(connection: AsyncConnection) -> None:
-    """Begin a transaction on a connection."""
-    await connection.begin()
 
 
 class Transaction:
@@ -85,19 +80,19 @@ class Transaction:
         if rows:
             await self.execute(plain_insert(table), list(rows))
 
-    async def add_if_absent(self, table: Table, row: Mapping[str, Any], *, key: str) -> Any:
-        """Insert a row and return its key, or None where a unique key is taken."""
-        inserted = await self.execute(insert_if_absent(table, self.postgresql, key), row)
-        return inserted.scalar_one_or_none()
+    async def add_if_absent(self, table: Table, row: Mapping[str, Any], *returning: str) -> Row[Any] | None:
+        """Insert a row and return these columns of it, or None where a unique key is taken."""
+        inserted = await self.execute(insert_if_absent(table, self.postgresql, returning), row)
+        return inserted.one_or_none()
 
-    @property
-    def knows_now(self) -> bool:
-        """Whether the transaction's instant is known without asking the database."""
-        return self._now is not None or self._clock is not None
-
-    def is_now(self, instant: datetime) -> None:
-        """Take an instant that came with an answer of the database as the transaction's, unless it has one."""
-        self._now = self._now or instant
+    async def dated(self, query: Select[Any], parameters: Mapping[str, Any] | None = None) -> Sequence[Row[Any]]:
+        """Run a query whose rows, if there are any, bring the transaction's instant along where nobody knows it yet."""
+        if self._now is not None or self._clock is not None:
+            return (await self.execute(query, parameters)).all()
+        rows = (await self.execute(with_instant(query), parameters)).all()
+        if rows:
+            self._now = rows[0].instant
+        return rows
 
     async def now(self) -> datetime:
         """Return the transaction's instant: one clock for all replicas, the database's, or the process's on SQLite."""
@@ -126,9 +121,17 @@ def plain_insert(table: Table) -> Insert:
 
 
 @cache
-def insert_if_absent(table: Table, for_postgresql: bool, key: str) -> Executable:
+def insert_if_absent(table: Table, for_postgresql: bool, returning: tuple[str, ...]) -> Executable:
     """Return an INSERT that leaves a row alone that is there already, and says whether it was."""
-    return dialect_insert(table, for_postgresql).on_conflict_do_nothing().returning(table.c[key])
+    return (
+        dialect_insert(table, for_postgresql).on_conflict_do_nothing().returning(*(table.c[name] for name in returning))
+    )
+
+
+@cache
+def with_instant(query: Select[Any]) -> Select[Any]:
+    """Return a query that also asks for the time; for constants, since it is kept."""
+    return query.add_columns(func.clock_timestamp().label("instant"))
 
 
 class Engine(Protocol):

@@ -192,7 +192,7 @@ async def liveness(tx: Transaction, names: Sequence[str], *, lease: timedelta) -
 
 async def registered(tx: Transaction, names: Sequence[str]) -> set[str]:
     """Return which of these envoys exist."""
-    return {row.envoy for row in await tx.execute(REGISTERED, {"names": list(names)})}
+    return {row.envoy for row in await tx.dated(REGISTERED, {"names": list(names)})}
 
 
 def unknown(name: str) -> EnvoyNotFound:

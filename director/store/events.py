@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Integer, bindparam, select, update
+from sqlalchemy import Integer, bindparam, insert, select, update
 
 from director.domain.messages import Event
 from director.domain.types import ExperimentId
@@ -42,6 +42,13 @@ COUNT_FEDERATION = (
     .values(event_seq=federations.c.event_seq + bindparam("number"))
     .returning(federations.c.event_seq)
 )
+# Both in one statement, which costs half the time; PostgreSQL alone knows an UPDATE inside another statement.
+COUNTED = COUNT.cte("counted")
+GIVEN = {f"its_{column.name}": column for column in events.c if column.name != "seq"}
+COUNT_AND_RECORD = insert(events).from_select(
+    [events.c.seq, *GIVEN.values()],
+    select(COUNTED.c.event_seq, *(bindparam(name, type_=column.type) for name, column in GIVEN.items())),
+)
 AFTER = (
     select(events)
     .where(events.c.stream == bindparam("of"), events.c.seq > bindparam("cursor"))
@@ -52,7 +59,12 @@ AFTER = (
 
 async def append(tx: Transaction, experiment_id: ExperimentId, *happened: Event) -> None:
     """Record what happened to an experiment. The caller holds its row, and does this last."""
-    counted = await tx.execute(COUNT, {"experiment": experiment_id, "number": len(happened)})
+    counting = {"experiment": experiment_id, "number": len(happened)}
+    if tx.postgresql and len(happened) == 1:
+        [row] = records(experiment_id, 0, await tx.now(), happened)
+        await tx.execute(COUNT_AND_RECORD, counting | {name: row[column.name] for name, column in GIVEN.items()})
+        return
+    counted = await tx.execute(COUNT, counting)
     await add_all(tx, experiment_id, counted.scalar_one() - len(happened), happened)
 
 
@@ -64,8 +76,12 @@ async def append_to_federation(tx: Transaction, *happened: Event) -> None:
 
 async def add_all(tx: Transaction, stream: int, seq: int, happened: Sequence[Event]) -> None:
     """Insert events behind a number of their stream."""
-    at = await tx.now()
-    rows = [
+    await tx.add(events, *records(stream, seq, await tx.now(), happened))
+
+
+def records(stream: int, seq: int, at: datetime, happened: Sequence[Event]) -> list[dict[str, Any]]:
+    """Return the rows of events behind a number of their stream."""
+    return [
         {
             "stream": stream,
             "seq": seq + number,
@@ -77,7 +93,6 @@ async def add_all(tx: Transaction, stream: int, seq: int, happened: Sequence[Eve
         }
         for number, event in enumerate(happened, start=1)
     ]
-    await tx.add(events, *rows)
 
 
 async def after(tx: Transaction, stream: int, seq: int, *, limit: int) -> list[Recorded]:

@@ -19,7 +19,9 @@ from director.store.stash import Blob
 from director.store.tables import experiment_users, experiments, models
 
 E = experiments.c
-ROWS = select(*(column for column in E if column.name not in ("plan", "manifest")))
+CHANGING = tuple(column.name for column in E if column.name not in ("plan", "manifest"))
+"""The columns of an experiment without those that are kept in memory, since they never change."""
+ROWS = select(*(E[name] for name in CHANGING))
 THE_ONE = E.id == bindparam("wanted")
 BY_ID = ROWS.where(THE_ONE)
 LOCK = BY_ID.with_for_update(key_share=True)
@@ -34,10 +36,9 @@ CONTENTS = (
 START = (
     update(experiments)
     .where(THE_ONE, E.state.in_(sources(ExperimentState.IN_PROGRESS)), E.eligible_at.is_not(None))
-    .values(state=ExperimentState.IN_PROGRESS, started_at=bindparam("instant"))
-    .returning(E.eligible_at)
+    .values(state=ExperimentState.IN_PROGRESS, started_at=bindparam("instant"), queued_seconds=bindparam("length"))
+    .returning(E.id)
 )
-QUEUED = update(experiments).where(THE_ONE).values(queued_seconds=bindparam("length"))
 END = (
     update(experiments)
     .where(THE_ONE, E.state.in_(bindparam("states", expanding=True)))
@@ -89,8 +90,6 @@ class Experiment:
     fence: int
     crashes: int
     claimable_from: datetime
-    metric_seq: int
-    event_seq: int
 
 
 async def experiment(tx: Transaction, row: Row[Any]) -> Experiment:
@@ -124,8 +123,6 @@ async def experiment(tx: Transaction, row: Row[Any]) -> Experiment:
         fence=row.fence,
         crashes=row.crashes,
         claimable_from=row.claimable_from,
-        metric_seq=row.metric_seq,
-        event_seq=row.event_seq,
     )
 
 
@@ -150,7 +147,7 @@ async def add(
     seed: int,
     review_due: bool,
     review_deadline: float | None,
-) -> ExperimentId:
+) -> Experiment:
     """Enter a new experiment; it is eligible at once unless a review is due.
 
     Raises:
@@ -185,13 +182,13 @@ async def add(
         "metric_seq": 0,
         "event_seq": 0,
     }
-    added = await tx.add_if_absent(experiments, row, key="id")
+    added = await tx.add_if_absent(experiments, row, *CHANGING)
     if added is None:
         raise AlreadyExists(f"an experiment named {command.name!r} exists already; pick another name")
     users = sorted(set(command.users) - {owner})
-    await tx.add(experiment_users, *({"experiment_id": added, "user_name": user} for user in users))
-    tx.memory["constants", added] = plan, command.manifest
-    return ExperimentId(added)
+    await tx.add(experiment_users, *({"experiment_id": added.id, "user_name": user} for user in users))
+    tx.memory["constants", added.id] = plan, command.manifest
+    return await experiment(tx, added)
 
 
 async def by_submission(tx: Transaction, key: str) -> Experiment | None:
@@ -267,14 +264,12 @@ async def one(tx: Transaction, found: Executable, experiment_id: ExperimentId) -
     return await experiment(tx, row)
 
 
-async def start(tx: Transaction, experiment_id: ExperimentId) -> bool:
-    """Make a pending experiment run; False if it is not pending any more. The caller holds its row."""
+async def start(tx: Transaction, experiment_id: ExperimentId, *, eligible_at: datetime) -> bool:
+    """Make a pending experiment run; False if it is not pending any more. The caller holds its row, and has read it."""
     now = await tx.now()
-    started = (await tx.execute(START, {"wanted": experiment_id, "instant": now})).first()
-    if started is None:
+    starting = {"wanted": experiment_id, "instant": now, "length": (now - eligible_at).total_seconds()}
+    if (await tx.execute(START, starting)).first() is None:
         return False
-    waited = (now - started.eligible_at).total_seconds()
-    await tx.execute(QUEUED, {"wanted": experiment_id, "length": waited})
     tx.wake(("experiment", experiment_id), ("claim", 0))
     return True
 

@@ -31,7 +31,9 @@ from director.domain.messages import Event, EventKind
 from director.domain.types import DirectorId, ExperimentId, ExperimentState, RoundState
 from director.errors import LeaseLost
 from director.store import events
+from director.store import experiments as experiment_rows
 from director.store.database import Transaction
+from director.store.experiments import Experiment
 from director.store.tables import directors, experiments, rounds
 
 IN_PROGRESS = f"'{ExperimentState.IN_PROGRESS}'"
@@ -42,16 +44,12 @@ PENDING = f"'{ExperimentState.PENDING}'"
 
 E = experiments.c
 OWNED = select(E.id, E.fence).where(E.director_id == bindparam("me"))
-HOLD = (
-    select(E.id)
-    .where(
-        E.id == bindparam("wanted"),
-        E.director_id == bindparam("me"),
-        E.fence == bindparam("number"),
-        E.state.in_(bindparam("states", expanding=True)),
-    )
-    .with_for_update(key_share=True)
-)
+HOLD = experiment_rows.ROWS.where(
+    E.id == bindparam("wanted"),
+    E.director_id == bindparam("me"),
+    E.fence == bindparam("number"),
+    E.state.in_(bindparam("states", expanding=True)),
+).with_for_update(key_share=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,16 +251,17 @@ async def owned(tx: Transaction, director_id: DirectorId) -> list[Fence]:
     return [Fence(ExperimentId(row.id), director_id, row.fence) for row in rows]
 
 
-async def hold(tx: Transaction, fence: Fence, states: Sequence[ExperimentState]) -> None:
-    """Lock the experiment's row as its owner; first in every transaction of an owner.
+async def hold(tx: Transaction, fence: Fence, states: Sequence[ExperimentState]) -> Experiment:
+    """Lock the experiment's row as its owner, and return it; first in every transaction of an owner.
 
     Raises:
         LeaseLost: somebody else owns it, or it has ended.
     """
     mine = {"wanted": fence.experiment_id, "me": fence.director_id, "number": fence.number}
-    held = await tx.execute(HOLD, mine | {"states": list(states)})
-    if held.first() is None:
+    row = (await tx.execute(HOLD, mine | {"states": list(states)})).first()
+    if row is None:
         raise LeaseLost(f"experiment {fence.experiment_id} is no longer this director's (fence {fence.number})")
+    return await experiment_rows.experiment(tx, row)
 
 
 async def release(tx: Transaction, fence: Fence) -> bool:

@@ -10,12 +10,16 @@ from director.errors import ModelNotFound
 from director.store import stash
 from director.store.database import Transaction
 from director.store.stash import Blob
-from director.store.tables import models
+from director.store.tables import blobs, models
 
 UNCOUNTABLE = 1 << 31
 """No model has this number or a higher one: the column cannot hold it."""
 
-ONE = select(models).where(models.c.experiment_id == bindparam("experiment"), models.c.number == bindparam("model"))
+ONE = (
+    select(models, blobs.c.chunk_bytes)
+    .outerjoin(blobs, blobs.c.id == models.c.payload_blob_id)
+    .where(models.c.experiment_id == bindparam("experiment"), models.c.number == bindparam("model"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ async def get(tx: Transaction, experiment_id: ExperimentId, number: int) -> Stor
         raise ModelNotFound(f"the experiment has no model {number}")
     if row.payload_blob_id is None:
         raise ModelNotFound(f"model {number} is kept no longer (dropped at {row.pruned_at:%Y-%m-%d %H:%M} UTC)")
-    blob = await stash.get(tx, BlobId(row.payload_blob_id))
+    blob = Blob(BlobId(row.payload_blob_id), row.size_bytes, row.chunk_bytes, row.digest)
     return StoredModel(number, row.digest, row.score, row.created_at, blob)
 
 

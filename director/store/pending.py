@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, literal, literal_column, select, tuple_
 
@@ -19,15 +19,14 @@ from director.store.tables import collaborators, experiments, heartbeats
 E = experiments.c
 # As the partial index says it; with a bound parameter in place of the literal it would not be used.
 PENDING = E.state == literal_column(f"'{ExperimentState.PENDING}'")
-WAITING = (
-    select(E.id, E.owner, E.plan, E.eligible_service).where(PENDING, E.eligible_at.is_not(None)).order_by(E.rank, E.id)
-)
+ELIGIBLE = PENDING, E.eligible_at.is_not(None)
+WAITING = select(E.id, E.owner, E.plan, E.eligible_at, E.eligible_service).where(*ELIGIBLE).order_by(E.rank, E.id)
 FREE = WAITING.with_only_columns(E.id).with_for_update(key_share=True, skip_locked=True)
 WANTED = (
     select(collaborators.c.experiment_id, collaborators.c.envoy, heartbeats.c.seen_service, heartbeats.c.period_seconds)
     .join(heartbeats, heartbeats.c.envoy == collaborators.c.envoy)
     .join(experiments, E.id == collaborators.c.experiment_id)
-    .where(PENDING, E.eligible_at.is_not(None))
+    .where(*ELIGIBLE)
     .order_by(collaborators.c.experiment_id, collaborators.c.envoy)
 )
 SERVING = select(collaborators.c.envoy, collaborators.c.experiment_id).where(envoys.ENGAGED)
@@ -39,21 +38,24 @@ class Queue:
     """The queue, and what runs."""
 
     pending: Sequence[Pending]
-    locked: frozenset[int]
-    """Those whose rows this transaction holds; the others keep their place and are left alone."""
+    locked: Mapping[int, datetime]
+    """Those whose rows this transaction holds, and since when they could start.
+
+    The others keep their place and are left alone.
+    """
     engaged: Mapping[str, int]
     running: Mapping[str, int]
 
 
 async def read(tx: Transaction, *, lease: timedelta) -> Queue:
     """Read the queue and lock as much of it as is free. The caller holds the admission duty."""
-    locked = frozenset(row.id for row in await tx.execute(FREE))
+    free = {row.id for row in await tx.execute(FREE)}
     rows = (await tx.execute(WAITING)).all()
     time = await clock.now(tx)
     wanted = await candidates(tx, time, {row.id: row.eligible_service for row in rows}, lease=lease)
     return Queue(
         pending=[Pending(row.id, row.owner, Plan.from_json(row.plan), wanted[row.id]) for row in rows],
-        locked=locked,
+        locked={row.id: row.eligible_at for row in rows if row.id in free},
         engaged=await engaged(tx),
         running=await running(tx),
     )
@@ -85,7 +87,7 @@ async def running(tx: Transaction) -> dict[str, int]:
 async def ahead_of(tx: Transaction, experiment_id: int, rank: float, *, caller: str | None) -> list[str]:
     """Return the pending experiments with a better place, by name where the caller may see it."""
     before = tuple_(E.rank, E.id) < tuple_(literal(rank), literal(experiment_id))
-    found = select(E.id, E.name).where(PENDING, E.eligible_at.is_not(None), before)
+    found = select(E.id, E.name).where(*ELIGIBLE, before)
     rows = (await tx.execute(found.order_by(E.rank, E.id))).all()
     visible = await experiment_rows.names(tx, [row.id for row in rows], caller=caller)
     return [visible.get(row.id, "one of another user") for row in rows]

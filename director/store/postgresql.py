@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from director.concurrency import uninterrupted
 from director.effects import Clock
 from director.errors import InvalidArgument
-from director.store.database import begin
 
 POOL = 16
 POOL_SECONDS = 10
@@ -63,7 +62,7 @@ class PostgresEngine:
         connection = await self._pool.connect()
         try:
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            await uninterrupted(begin(connection))
+            await connection.begin()  # nothing is sent before the first statement
             yield connection
         finally:
             await uninterrupted(connection.close())
@@ -73,7 +72,7 @@ class PostgresEngine:
         """Open a transaction; on leaving it has been committed."""
         connection = await self._pool.connect()
         try:
-            await uninterrupted(begin(connection))
+            await connection.begin()  # nothing is sent before the first statement
             yield connection
             await uninterrupted(connection.commit())
         finally:

@@ -122,7 +122,7 @@ async def hand_out(
     Returns what each is given, and whether there was more that somebody else held locked: ask again soon.
     """
     wanted = {"waiting": sorted(envoys), "anew": sorted(again)}
-    names = {row.id: row.name for row in await tx.execute(LOCK_WANTED, wanted)}
+    names = {row.id: row.name for row in await tx.dated(LOCK_WANTED, wanted)}
     given: dict[str, Engagement] = {}
     if names:
         handed = await tx.execute(HAND_OUT, wanted | {"experiments": list(names), "instant": await tx.now()})

@@ -1,11 +1,11 @@
 """Rounds and their assignments: collecting → aggregating → closed, or abandoned; asked → counted, missed or failed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Double, Update, and_, bindparam, func, select, update
+from sqlalchemy import ScalarSelect, and_, bindparam, func, select, update
 
 from director.domain.plan import Plan
 from director.domain.rounds import Open, OpenRound
@@ -57,22 +57,39 @@ MISS = (
     .where(*ITS_ASSIGNMENTS, A.state == AssignmentState.ASKED)
     .values(state=AssignmentState.MISSED, ended_at=bindparam("instant"))
 )
-BY_STATE = select(A.state, func.count().label("number")).where(*ITS_ASSIGNMENTS).group_by(A.state)
+
+
+def number_of(state: AssignmentState) -> ScalarSelect[int]:
+    """Count a round's assignments in a state."""
+    return select(func.count()).where(*ITS_ASSIGNMENTS, A.state == state).scalar_subquery()
+
+
 TALLY = (
     update(rounds)
     .where(*THE_ROUND)
     .values(
-        collecting_seconds=func.coalesce(R.collecting_seconds, bindparam("length", type_=Double)),
-        counted=bindparam("number_counted"),
-        missed=bindparam("number_missed"),
-        failed=bindparam("number_failed"),
+        counted=number_of(AssignmentState.COUNTED),
+        missed=number_of(AssignmentState.MISSED),
+        failed=number_of(AssignmentState.FAILED),
     )
 )
-SUM_UP = update(rounds).where(*THE_ROUND).values(samples=bindparam("total"), score=bindparam("measured"))
-END = update(rounds).values(state=bindparam("to"), closed_at=bindparam("instant")).returning(R.number, R.opened_at)
-END_AGGREGATED = END.where(*THE_ROUND, R.state == RoundState.AGGREGATING)
-END_OPEN = END.where(OF_EXPERIMENT, R.state.in_(OPEN))
-LAST = update(rounds).where(*THE_ROUND).values(round_seconds=bindparam("length"))
+TALLY_FROZEN = TALLY.values(collecting_seconds=bindparam("length"))
+TALLY_ABANDONED = TALLY.values(round_seconds=bindparam("length"))
+CLOSE = (
+    update(rounds)
+    .where(*THE_ROUND, R.state == RoundState.AGGREGATING)
+    .values(
+        state=RoundState.CLOSED, closed_at=bindparam("instant"), samples=bindparam("total"), score=bindparam("measured")
+    )
+    .returning(R.opened_at)
+)
+TALLY_CLOSED = update(rounds).where(*THE_ROUND).values(round_seconds=bindparam("length"))
+ABANDON = (
+    update(rounds)
+    .where(OF_EXPERIMENT, R.state.in_(OPEN))
+    .values(state=RoundState.ABANDONED, closed_at=bindparam("instant"))
+    .returning(R.number, R.opened_at)
+)
 HELD_UPDATES = select(contributions.c.blob_id).where(*ITS_RESULTS, contributions.c.blob_id.is_not(None))
 RELEASE_UPDATES = update(contributions).where(*ITS_RESULTS).values(blob_id=None)
 
@@ -169,27 +186,19 @@ async def freeze(tx: Transaction, experiment_id: ExperimentId, number: int, *, c
         return False
     await tx.execute(COUNT, which | {"complete": list(complete)})
     await tx.execute(MISS, which)
-    collecting = (which["instant"] - row.opened_at).total_seconds()
-    await tx.execute(TALLY, which | {"length": collecting} | await tally(tx, experiment_id, number))
+    await tx.execute(TALLY_FROZEN, which | {"length": (which["instant"] - row.opened_at).total_seconds()})
     return True
-
-
-async def tally(tx: Transaction, experiment_id: ExperimentId, number: int) -> dict[str, int]:
-    """Count what became of a round's assignments."""
-    rows = await tx.execute(BY_STATE, {"experiment": experiment_id, "of_round": number})
-    found = {row.state: row.number for row in rows}
-    states = AssignmentState.COUNTED, AssignmentState.MISSED, AssignmentState.FAILED
-    return {f"number_{state}": found.get(state, 0) for state in states}
 
 
 async def close(
     tx: Transaction, experiment_id: ExperimentId, number: int, *, samples: int, score: float | None
 ) -> bool:
     """Close a round that was aggregated; False if it is not being aggregated. The caller holds the fence."""
-    which = {"experiment": experiment_id, "of_round": number}
-    if await end(tx, END_AGGREGATED, which | {"to": RoundState.CLOSED}) is None:
+    which = {"experiment": experiment_id, "of_round": number, "instant": await tx.now()}
+    row = (await tx.execute(CLOSE, which | {"total": samples, "measured": score})).first()
+    if row is None:
         return False
-    await tx.execute(SUM_UP, which | {"total": samples, "measured": score})
+    await tx.execute(TALLY_CLOSED, which | {"length": (which["instant"] - row.opened_at).total_seconds()})
     return True
 
 
@@ -198,22 +207,13 @@ async def abandon(tx: Transaction, experiment_id: ExperimentId) -> int | None:
 
     It lets the round's updates go too, later: bytes come last in the order of locks.
     """
-    number = await end(tx, END_OPEN, {"experiment": experiment_id, "to": RoundState.ABANDONED})
-    if number is not None:
-        which = {"experiment": experiment_id, "of_round": number}
-        await tx.execute(MISS, which | {"instant": await tx.now()})
-        await tx.execute(TALLY, which | {"length": None} | await tally(tx, experiment_id, number))
-    return number
-
-
-async def end(tx: Transaction, ending: Update, which: Mapping[str, Any]) -> int | None:
-    """Make a round end, store how long it took, and return its number; None if it is not in a state to end."""
     now = await tx.now()
-    row = (await tx.execute(ending, {**which, "instant": now})).first()
+    row = (await tx.execute(ABANDON, {"experiment": experiment_id, "instant": now})).first()
     if row is None:
         return None
-    length = (now - row.opened_at).total_seconds()
-    await tx.execute(LAST, {"experiment": which["experiment"], "of_round": row.number, "length": length})
+    which = {"experiment": experiment_id, "of_round": row.number}
+    await tx.execute(MISS, which | {"instant": now})
+    await tx.execute(TALLY_ABANDONED, which | {"length": (now - row.opened_at).total_seconds()})
     return int(row.number)
 
 

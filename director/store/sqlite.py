@@ -24,7 +24,6 @@ from director.concurrency import uninterrupted
 from director.effects import Clock
 from director.errors import DiskFull, InvalidArgument, PreconditionFailed, Unavailable
 from director.store.aiosqlite_cursor import OneCrossingConnection
-from director.store.database import begin
 from director.store.failures import translated
 
 OLDEST = (3, 37)
@@ -34,6 +33,11 @@ POOL_SECONDS = 30
 PAGE_BYTES = 16384
 GIVEN_BACK_PAGES = 512
 """Pages cut off a file at a time: 8 MiB, a moment in which nobody else writes."""
+
+
+async def begin(connection: AsyncConnection) -> None:
+    """Begin a transaction on a connection."""
+    await connection.begin()
 
 
 class SqliteEngine:

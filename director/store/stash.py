@@ -5,18 +5,18 @@ inserted or there already, never changed, so that two uploads of the same thing 
 replicas they meet.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Integer, Row, bindparam, delete, func, literal_column, select, update
+from sqlalchemy import Row, bindparam, delete, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
 
 from director.domain.messages import Content
 from director.domain.types import BlobId, BlobState
 from director.errors import NotFound, Unavailable
-from director.store.database import Database, Transaction
+from director.store.database import Transaction
 from director.store.tables import blob_chunks, blobs
 
 UNCLAIMED = timedelta(hours=24)
@@ -71,7 +71,6 @@ TAKEABLE = (
     .with_only_columns(blobs.c.id)
     .with_for_update(key_share=True, skip_locked=True)
 )
-LOCK_UNTAKEN = select(blobs).where(blobs.c.id == bindparam("blob"), UNTAKEN).with_for_update()
 STORED = select(blobs).where(blobs.c.id == bindparam("blob"), blobs.c.state != BlobState.RECEIVING)
 CHUNK_NUMBERS = (
     select(blob_chunks.c.number).where(blob_chunks.c.blob_id == bindparam("blob")).order_by(blob_chunks.c.number)
@@ -85,10 +84,15 @@ DISCARD = (
     .where(blobs.c.purpose == bindparam("wanted"), UNTAKEN)
     .values(purpose=None, expires_at=bindparam("instant"))
 )
+# The lock waits for chunks of other streams on their way, which hold the blob by their foreign key.
+SEALABLE = (
+    select(blobs.c.id).where(blobs.c.id == bindparam("blob"), UNTAKEN, blobs.c.purpose.is_not(None)).with_for_update()
+)
 SEAL = (
     update(blobs)
-    .where(blobs.c.id == bindparam("blob"))
+    .where(blobs.c.id == SEALABLE.scalar_subquery())
     .values(state=BlobState.COMPLETE, digest=bindparam("content_digest"))
+    .returning(*blobs.c)
 )
 TAKE = (
     update(blobs)
@@ -101,15 +105,6 @@ DROP = (
     .where(blobs.c.id.in_(bindparam("blobs", expanding=True)), blobs.c.state == BlobState.TAKEN)
     .values(state=BlobState.COMPLETE, purpose=None, expires_at=bindparam("instant"))
 )
-RANGE = (
-    blob_chunks.c.blob_id == bindparam("blob"),
-    blob_chunks.c.number >= bindparam("first"),
-    blob_chunks.c.number < bindparam("last"),
-)
-CHUNKS = select(blob_chunks.c.data).where(*RANGE).order_by(blob_chunks.c.number)
-PIECE = select(
-    func.substr(blob_chunks.c.data, bindparam("skip", type_=Integer), bindparam("length", type_=Integer))
-).where(*RANGE)
 EXPIRED = (
     select(blobs.c.id)
     .where(blobs.c.expires_at.is_not(None), blobs.c.expires_at <= bindparam("instant"))
@@ -120,35 +115,42 @@ EXPIRED = (
 
 
 async def begin(tx: Transaction, purpose: str, content: Content, *, chunk_bytes: int) -> Upload:
-    """Begin an upload, or go on with the one of this purpose; one with other content is given up for it."""
-    held = (await tx.execute(LOCK_PURPOSE, {"wanted": purpose})).first()
-    if held is not None and (held.digest, held.size_bytes) == (content.digest, content.size_bytes):
-        await tx.execute(EXTEND, {"blob": held.id, "until": await tx.now() + UNCLAIMED})
-        missing = await first_missing(tx, held.id, chunk_count(held.size_bytes, held.chunk_bytes))
-        complete = held.state is BlobState.COMPLETE
-        return Upload(BlobId(held.id), held.size_bytes, held.chunk_bytes, None if complete else missing)
-    if held is not None:
+    """Begin an upload, or go on with the one of this purpose; one with other content is given up for it.
+
+    Raises:
+        Unavailable: the same upload began or ended elsewhere in this very moment.
+    """
+    row = await beginning(tx, purpose, content.size_bytes, chunk_bytes=chunk_bytes, digest=content.digest)
+    added = await tx.add_if_absent(blobs, row, "id")
+    if added is None:
+        held = await lock_purpose(tx, purpose)
+        if (held.digest, held.size_bytes) == (content.digest, content.size_bytes):
+            return await go_on(tx, held)
         await give_up(tx, BlobId(held.id))
-    blob_id = await add(tx, purpose, content.size_bytes, chunk_bytes=chunk_bytes, digest=content.digest)
-    return Upload(blob_id, content.size_bytes, chunk_bytes, 0 if content.size_bytes else None)
+        added = await add(tx, row)
+    return Upload(BlobId(added.id), content.size_bytes, chunk_bytes, 0 if content.size_bytes else None)
 
 
 async def begin_afresh(tx: Transaction, purpose: str, size_bytes: int, *, chunk_bytes: int) -> Upload:
-    """Begin a blob whose digest is known only at its end; whatever had this purpose is given up."""
-    held = (await tx.execute(LOCK_PURPOSE, {"wanted": purpose})).first()
-    if held is not None:
-        await give_up(tx, BlobId(held.id))
-    return Upload(await add(tx, purpose, size_bytes, chunk_bytes=chunk_bytes, digest=None), size_bytes, chunk_bytes, 0)
-
-
-async def add(tx: Transaction, purpose: str, size_bytes: int, *, chunk_bytes: int, digest: str | None) -> BlobId:
-    """Insert a blob that receives its chunks from now on.
+    """Begin a blob whose digest is known only at its end; whatever had this purpose is given up.
 
     Raises:
-        Unavailable: the same upload began elsewhere in this very moment.
+        Unavailable: as for `begin`.
     """
+    row = await beginning(tx, purpose, size_bytes, chunk_bytes=chunk_bytes, digest=None)
+    added = await tx.add_if_absent(blobs, row, "id")
+    if added is None:
+        await give_up(tx, BlobId((await lock_purpose(tx, purpose)).id))
+        added = await add(tx, row)
+    return Upload(BlobId(added.id), size_bytes, chunk_bytes, 0)
+
+
+async def beginning(
+    tx: Transaction, purpose: str, size_bytes: int, *, chunk_bytes: int, digest: str | None
+) -> dict[str, Any]:
+    """Return the row of a blob that receives its chunks from now on."""
     now = await tx.now()
-    row = {
+    return {
         "purpose": purpose,
         "digest": digest,
         "size_bytes": size_bytes,
@@ -157,10 +159,38 @@ async def add(tx: Transaction, purpose: str, size_bytes: int, *, chunk_bytes: in
         "created_at": now,
         "expires_at": now + UNCLAIMED,
     }
-    blob_id = await tx.add_if_absent(blobs, row, key="id")
-    if blob_id is None:
+
+
+async def go_on(tx: Transaction, held: Row[Any]) -> Upload:
+    """Go on with an upload, and let its time begin anew."""
+    await tx.execute(EXTEND, {"blob": held.id, "until": await tx.now() + UNCLAIMED})
+    complete = held.state is BlobState.COMPLETE
+    missing = None if complete else await first_missing(tx, held.id, chunk_count(held.size_bytes, held.chunk_bytes))
+    return Upload(BlobId(held.id), held.size_bytes, held.chunk_bytes, missing)
+
+
+async def lock_purpose(tx: Transaction, purpose: str) -> Row[Any]:
+    """Lock the blob that has a purpose.
+
+    Raises:
+        Unavailable: it has lost it in this very moment.
+    """
+    held = (await tx.execute(LOCK_PURPOSE, {"wanted": purpose})).first()
+    if held is None:
+        raise Unavailable("the same upload ended elsewhere at this moment; repeat the call")
+    return held
+
+
+async def add(tx: Transaction, row: Mapping[str, Any]) -> Row[Any]:
+    """Insert a blob whose purpose was given up for it.
+
+    Raises:
+        Unavailable: the same upload began elsewhere in this very moment.
+    """
+    added = await tx.add_if_absent(blobs, row, "id")
+    if added is None:
         raise Unavailable("the same upload began elsewhere at this moment; repeat the call")
-    return BlobId(blob_id)
+    return added
 
 
 async def give_up(tx: Transaction, blob_id: BlobId) -> None:
@@ -191,7 +221,7 @@ async def put(tx: Transaction, blob_id: BlobId, number: int, data: bytes) -> boo
     """
     row = {"blob_id": blob_id, "number": number, "data": data}
     try:
-        return await tx.add_if_absent(blob_chunks, row, key="number") is not None
+        return await tx.add_if_absent(blob_chunks, row, "number") is not None
     except IntegrityError as error:
         raise Unavailable("the upload was replaced by another one; begin it again") from error
 
@@ -202,11 +232,10 @@ async def seal(tx: Transaction, blob_id: BlobId, digest: str) -> Blob:
     Raises:
         Unavailable: the blob was given up or swept meanwhile.
     """
-    row = (await tx.execute(LOCK_UNTAKEN, {"blob": blob_id})).first()
-    if row is None or row.purpose is None:
+    row = (await tx.execute(SEAL, {"blob": blob_id, "content_digest": digest})).first()
+    if row is None:
         raise Unavailable("the upload was replaced by another one; begin it again")
-    await tx.execute(SEAL, {"blob": blob_id, "content_digest": digest})
-    return Blob(blob_id, row.size_bytes, row.chunk_bytes, digest)
+    return blob_of(row)
 
 
 async def take(tx: Transaction, purpose: str, content: Content) -> Blob:
@@ -265,39 +294,3 @@ async def get(tx: Transaction, blob_id: BlobId) -> Blob:
 def blob_of(row: Row[Any]) -> Blob:
     """Read a row."""
     return Blob(BlobId(row.id), row.size_bytes, row.chunk_bytes, row.digest)
-
-
-async def read_part(db: Database, blob: Blob, start: int, stop: int) -> bytes:
-    """Read a part of a blob; only that much is in memory.
-
-    Units: start and stop are offsets in bytes.
-
-    Raises:
-        NotFound: the blob was dropped meanwhile.
-    """
-    first, last = start // blob.chunk_bytes, -(-stop // blob.chunk_bytes)
-    skip = start - first * blob.chunk_bytes
-    whole = start % blob.chunk_bytes == 0 and (stop % blob.chunk_bytes == 0 or stop == blob.size_bytes)
-    wanted = {"blob": blob.id, "first": first, "last": last}
-    # A part of a chunk is cut out by the database: uncompressed rows are read only where needed.
-    cut = not whole and last - first == 1
-    async with db.read() as tx:
-        rows = (
-            await tx.execute(PIECE, wanted | {"skip": skip + 1, "length": stop - start})
-            if cut
-            else await tx.execute(CHUNKS, wanted)
-        )
-        pieces = [bytes(row[0]) for row in rows.all()]
-    part = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    if not whole and last - first > 1:
-        part = part[skip : skip + stop - start]
-    if len(part) != stop - start:
-        raise NotFound(f"blob {blob.id} is no longer in the stash")
-    return part
-
-
-async def read_chunks(db: Database, blob: Blob, *, first: int = 0) -> AsyncIterator[tuple[int, bytes]]:
-    """Yield a blob's chunks in order, one at a time, each in a short transaction of its own."""
-    for number in range(first, chunk_count(blob.size_bytes, blob.chunk_bytes)):
-        start = number * blob.chunk_bytes
-        yield number, await read_part(db, blob, start, min(start + blob.chunk_bytes, blob.size_bytes))

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from director.domain.tensors import Manifest
 from director.errors import InvalidArgument
 from director.services.runtime import Runtime
-from director.store import stash
+from director.store import contents, stash
 from director.store.stash import Blob
 from director.v1 import common_pb2
 from director.wire import codec
@@ -32,6 +32,6 @@ async def parts(
     for index in range(first_index, stash.chunk_count(blob.size_bytes, blob.chunk_bytes)):
         start = index * blob.chunk_bytes
         async with runtime.budget.hold(blob.chunk_bytes):
-            data = await stash.read_part(runtime.db, blob, start, min(start + blob.chunk_bytes, blob.size_bytes))
+            data = await contents.read(runtime.db, blob, start, min(start + blob.chunk_bytes, blob.size_bytes))
             part = common_pb2.DownloadPart(chunk=chunk(index, data))
         yield part

@@ -39,14 +39,12 @@ class ExperimentServicer(experiments_pb2_grpc.ExperimentServiceServicer):
         begun = await self._submissions.begin(codec.submission(message.submission), caller)
         if isinstance(begun, Submitting):
             chunks = uploads.chunks(requests, chunk_of)
-            upload = await self._submissions.begin_archive(begun)
-            if (wanted := uploads.wanted(upload)) is not None:
+            if (wanted := uploads.wanted(begun.archive)) is not None:
                 yield experiments_pb2.SubmitResponse(archive_wanted=wanted)
-            await self._submissions.receive_archive(begun, upload, chunks)
-            upload = await self._submissions.begin_model(begun)
-            if (wanted := uploads.wanted(upload)) is not None:
+            await self._submissions.receive_archive(begun, chunks)
+            if (wanted := uploads.wanted(begun.model)) is not None:
                 yield experiments_pb2.SubmitResponse(model_wanted=wanted)
-            await self._submissions.receive_model(begun, upload, chunks)
+            await self._submissions.receive_model(begun, chunks)
             begun = await self._submissions.accept(begun)
         yield experiments_pb2.SubmitResponse(experiment=views.experiment(begun))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select
 
-from director.domain.messages import Content, Contribute
+from director.domain.messages import Content, Contribute, SubmitExperiment
 from director.domain.tensors import Manifest, TensorInfo
 from director.domain.types import BlobState, ExperimentId
 from director.errors import (
@@ -189,15 +189,12 @@ def test_model_that_is_none_cannot_be_described(tensors: list[tuple[str, str, tu
 async def test_model_of_another_size_than_its_manifest_is_refused(federation: World) -> None:
     await federation.register("a", "b")
     payload = payload_of(MODEL)
-    command = (await begin(federation, payload + b"more")).command
 
     with pytest.raises(InvalidArgument, match="its manifest says"):
-        await federation.process.submissions.begin(command, RESEARCHER)
+        await begin(federation, payload + b"more")
 
 
 async def begin(federation: World, payload: bytes) -> Submitting:
-    from director.domain.messages import SubmitExperiment
-
     command = SubmitExperiment(
         submission_id="submission",
         name="experiment",
@@ -206,20 +203,21 @@ async def begin(federation: World, payload: bytes) -> Submitting:
         model=content_of(payload),
         manifest=Manifest.of(MODEL),
     )
-    return Submitting(command, RESEARCHER)
+    begun = await federation.process.submissions.begin(command, RESEARCHER)
+    assert isinstance(begun, Submitting)
+    return begun
 
 
 async def test_bytes_that_are_not_those_announced_are_refused(federation: World) -> None:
     await federation.register("a", "b")
     submitting = await begin(federation, payload_of(MODEL))
     submissions = federation.process.submissions
-    upload = await submissions.begin_archive(submitting)
     other = bytes(len(archive_of()))
 
     with pytest.raises(Corrupt, match="do not match"):
-        await submissions.receive_archive(submitting, upload, chunks_of(other, upload))
+        await submissions.receive_archive(submitting, chunks_of(other, submitting.archive))
 
-    assert await purposes(federation) == 0
+    assert await purposes(federation) == 1  # the model's, which is to come
 
 
 async def working(federation: World, plan: str = PLAN) -> Any:

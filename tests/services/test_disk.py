@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from director.domain.messages import Content
+from director.domain.messages import Content, SubmitExperiment
+from director.domain.tensors import Manifest, TensorInfo
 from director.domain.types import ExperimentState
 from director.effects import ManualClock
 from director.errors import DiskFull
@@ -16,11 +17,12 @@ from director.store.database import Seam
 from director.store.stash import Upload
 from tests.services.words import collecting, complete, state_of, states
 from tests.store.words import PATIENCE, one, rows, waits
-from tests.world import PLAN, RESEARCHER, World, chunks_of, content_of
+from tests.world import PLAN, RESEARCHER, World, archive_of, chunks_of, content_of
 
 LONG = bytes(range(256)) * 40
 """More than two chunks."""
 EXBIBYTE = 1 << 60
+TEBIBYTE = 1 << 40
 CHUNKS_OF_FOLDS = "SELECT count(*) FROM blob_chunks JOIN blobs ON id = blob_id WHERE purpose LIKE 'fold/%'"
 
 
@@ -81,11 +83,14 @@ async def test_upload_stops_where_there_is_no_more_room_and_goes_on_from_there(f
 
 
 async def test_what_does_not_fit_as_a_whole_is_refused_before_it_is_sent(federation: World) -> None:
-    limit(federation, database_size_limit_bytes=EXBIBYTE // 2)
-    huge = Content(EXBIBYTE, content_of(LONG).digest)
+    await federation.register("a", "b")
+    limit(federation, database_size_limit_bytes=TEBIBYTE // 4)
+    huge = Manifest((TensorInfo("weights", "U8", (TEBIBYTE // 2,)),))
+    archive, model = content_of(archive_of()), Content(huge.size_bytes, content_of(LONG).digest)
+    command = SubmitExperiment("submission", "experiment", ["a", "b"], archive, model, huge)
 
     with pytest.raises(DiskFull, match="do not fit"):
-        await uploads.begin(federation.process.runtime, "p", huge, fits=True)
+        await federation.process.submissions.begin(command, RESEARCHER)
 
     assert await rows(federation.db, "SELECT id FROM blobs") == []
 

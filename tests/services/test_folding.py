@@ -13,7 +13,7 @@ from director.domain.types import Tensors
 from director.errors import NotFound
 from director.services import folding
 from director.services.budget import Budget
-from director.store import experiments, stash
+from director.store import contents, experiments
 from director.store.leases import Fence
 from tests.services.words import uploads_left
 from tests.store.words import change, only_sqlite, owned
@@ -67,7 +67,7 @@ async def fold(federation: World, fence: Fence, budget: Budget) -> bytes:
     async with federation.db.read() as tx:
         experiment = await experiments.get(tx, fence.experiment_id)
     blob = await folding.fold(runtime, experiment, fence, 1)
-    return b"".join([data async for _, data in stash.read_chunks(federation.db, blob)])
+    return b"".join([data async for _, data in contents.chunks(federation.db, blob)])
 
 
 def in_one_piece(updates: dict[str, Tensors]) -> bytes:
@@ -148,3 +148,10 @@ async def test_fold_without_one_of_its_updates_makes_no_model(federation: World)
 
     with pytest.raises(NotFound):
         await fold(federation, fence, Budget(MEBIBYTE))
+
+
+async def test_model_of_no_bytes_is_folded_into_another_one(federation: World) -> None:
+    nothing: Tensors = {"weights": np.zeros(0, np.float32)}
+    fence = await frozen(federation, {"a": nothing, "b": nothing})
+
+    assert await fold(federation, fence, Budget(1 << 20)) == b""

@@ -12,7 +12,7 @@ from director.domain.types import ExperimentId, ExperimentState
 from director.effects import ManualClock
 from director.errors import ModelNotFound
 from director.services import fsck
-from director.store import models, retention, stash
+from director.store import contents, models, retention
 from director.store.database import Database
 from tests.services.busy import busy
 from tests.store.words import change, holding, live, one, only_postgresql, rows
@@ -129,7 +129,7 @@ async def test_reader_of_a_pruned_model_has_an_hour_to_finish(opened: Open, cloc
 
         await keep_house(federation)
 
-        assert [number async for number, _ in stash.read_chunks(federation.db, model.blob)] == [0]
+        assert [number async for number, _ in contents.chunks(federation.db, model.blob)] == [0]
         clock.advance(timedelta(minutes=61))
         await keep_house(federation)
         assert await rows(federation.db, "SELECT id FROM blobs WHERE id = :id", id=model.blob.id) == []

@@ -41,16 +41,14 @@ async def begin(federation: World, archive: bytes = LARGE, model: bytes | None =
 
 async def send_archive(federation: World, begun: Submitting, archive: bytes = LARGE) -> Upload:
     """Send what is missing of the archive."""
-    upload = await federation.process.submissions.begin_archive(begun)
-    await federation.process.submissions.receive_archive(begun, upload, chunks_of(archive, upload))
-    return upload
+    await federation.process.submissions.receive_archive(begun, chunks_of(archive, begun.archive))
+    return begun.archive
 
 
 async def send_model(federation: World, begun: Submitting, model: bytes | None = None) -> None:
     """Send what is missing of the model."""
-    upload = await federation.process.submissions.begin_model(begun)
     payload = payload_of(MODEL) if model is None else model
-    await federation.process.submissions.receive_model(begun, upload, chunks_of(payload, upload))
+    await federation.process.submissions.receive_model(begun, chunks_of(payload, begun.model))
 
 
 async def broken_off(chunks: Chunks, after: int) -> AsyncIterator[tuple[int, bytes]]:
@@ -63,9 +61,9 @@ async def broken_off(chunks: Chunks, after: int) -> AsyncIterator[tuple[int, byt
 async def test_submission_goes_on_where_it_was_broken_off(federation: World) -> None:
     await federation.register("a", "b")
     begun = await begin(federation)
-    upload = await federation.process.submissions.begin_archive(begun)
+    upload = begun.archive
     with pytest.raises(ConnectionError):
-        await federation.process.submissions.receive_archive(begun, upload, broken_off(chunks_of(LARGE, upload), 3))
+        await federation.process.submissions.receive_archive(begun, broken_off(chunks_of(LARGE, upload), 3))
 
     again = await begin(federation)
     resumed = await send_archive(federation, again)
@@ -139,10 +137,9 @@ async def test_plan_is_that_of_the_stored_archive_whatever_another_connection_se
     other = archive_of(PLAN.replace("rounds: 2", "rounds: 9"), **{"data.bin": "0" * 24_000})
     other = other[: len(LARGE)].ljust(len(LARGE), b"\0")
     honest, cunning = await begin(federation), await begin(federation)
-    upload = await federation.process.submissions.begin_archive(cunning)
     await send_archive(federation, honest)
 
-    await federation.process.submissions.receive_archive(cunning, upload, chunks_of(other, upload))
+    await federation.process.submissions.receive_archive(cunning, chunks_of(other, cunning.archive))
     await send_model(federation, cunning)
     view = await federation.process.submissions.accept(cunning)
 
@@ -168,15 +165,15 @@ async def test_model_is_checked_again_when_it_is_said_to_hold_something_else(fed
 async def test_archive_that_is_not_the_one_announced_is_given_up_and_can_be_sent_anew(federation: World) -> None:
     await federation.register("a", "b")
     begun = await begin(federation)
-    upload = await federation.process.submissions.begin_archive(begun)
+    upload = begun.archive
     with pytest.raises(Corrupt):
-        await federation.process.submissions.receive_archive(begun, upload, chunks_of(bytes(len(LARGE)), upload))
+        await federation.process.submissions.receive_archive(begun, chunks_of(bytes(len(LARGE)), upload))
 
-    again = await send_archive(federation, begun)
+    again = await send_archive(federation, await begin(federation))
 
     assert again.blob_id != upload.blob_id
     await federation.process.housekeeping.sweep()
-    assert await rows(federation.db, "SELECT id FROM blobs") == [again.blob_id]
+    assert await rows(federation.db, "SELECT id FROM blobs") == [begun.model.blob_id, again.blob_id]
 
 
 async def test_refused_submission_leaves_nothing_once_it_is_swept(federation: World) -> None:
@@ -196,18 +193,17 @@ async def test_silent_client_does_not_hold_memory_that_others_wait_for(
     monkeypatch.setattr(uploads, "CHUNK_SECONDS", 0.05)
     await federation.register("a", "b")
     begun = await begin(federation)
-    upload = await federation.process.submissions.begin_archive(begun)
 
     async def silence() -> AsyncIterator[tuple[int, bytes]]:
         await asyncio.sleep(30)
         yield 0, b""
 
     with pytest.raises(Unavailable, match="no chunk came"):
-        await federation.process.submissions.receive_archive(begun, upload, silence())
+        await federation.process.submissions.receive_archive(begun, silence())
 
     budget = federation.process.runtime.budget
     async with asyncio.timeout(1), budget.hold(budget.total_bytes):
-        assert (await federation.process.submissions.begin_archive(begun)).missing == 0
+        assert (await begin(federation)).archive.missing == 0
 
 
 async def test_operators_submission_with_a_priority_starts_first(federation: World) -> None:
@@ -235,9 +231,9 @@ async def test_anybody_may_stand_back(federation: World) -> None:
 async def test_upload_that_ends_early_is_said_to_and_can_be_gone_on_with(federation: World, sent: bytes) -> None:
     await federation.register("a", "b")
     begun = await begin(federation)
-    upload = await federation.process.submissions.begin_archive(begun)
+    upload = begun.archive
 
     with pytest.raises(InvalidArgument, match=r"ended before its last chunk|was expected"):
-        await federation.process.submissions.receive_archive(begun, upload, chunks_of(sent, upload))
+        await federation.process.submissions.receive_archive(begun, chunks_of(sent, upload))
 
-    assert (await send_archive(federation, begun)).blob_id == upload.blob_id
+    assert (await send_archive(federation, await begin(federation))).blob_id == upload.blob_id

@@ -6,7 +6,7 @@ from typing import Any
 
 from director.domain.types import BlobId, ExperimentState
 from director.services import fsck
-from director.store import stash
+from director.store import contents, stash
 from director.store.database import Database
 from tests.simulation import laboratory
 from tests.simulation.actors import Client
@@ -75,4 +75,4 @@ async def payload(db: Database, blob_id: Any) -> bytes:
     """Return a blob's bytes."""
     async with db.read() as tx:
         blob = await stash.get(tx, BlobId(blob_id))
-    return b"".join([data async for _number, data in stash.read_chunks(db, blob)])
+    return b"".join([data async for _number, data in contents.chunks(db, blob)])

@@ -8,7 +8,7 @@ from director.domain.messages import Heartbeat
 from director.domain.types import ExperimentId
 from director.errors import NotFound, RoundClosed, StaleAttempt
 from director.services.rounds import Quit, Work
-from director.store import stash
+from director.store import contents
 from director.store.database import Hint
 from director.store.envoys import Engagement
 from tests.simulation import laboratory
@@ -158,7 +158,7 @@ async def ask_for_tasks(world: World, given: Engagement, envoy: str) -> Assignme
         return found
     if not isinstance(found, Work):
         return None
-    base = b"".join([data async for _number, data in stash.read_chunks(world.db, found.base.blob)])
+    base = b"".join([data async for _number, data in contents.chunks(world.db, found.base.blob)])
     return Assignment(given.experiment_name, found.round_number, base, [task.name for task in found.tasks])
 
 

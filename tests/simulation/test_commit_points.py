@@ -21,7 +21,7 @@ TIMERS = {"heartbeats", "tick", "renew", "reap", "free", "admission", "sessions"
 """Commits that follow the clock: their numbers say nothing about the work."""
 ELSEWHERE = {
     "drop history", "fail", "forget", "give up", "give up upload", "leave", "new epoch", "prune models", "reap",
-    "refuse submission", "release", "remove", "renew", "report failure", "review", "seal upload",
+    "refuse submission", "release", "remove", "renew", "report failure", "review", "seal fold", "seal upload",
 }  # fmt: skip
 """Commits that this federation never comes to: of PostgreSQL alone, of what goes wrong, of what is kept no longer."""
 New = Callable[[], str]

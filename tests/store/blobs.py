@@ -1,6 +1,6 @@
 """Words for what happens to blobs."""
 
-from director.store import stash
+from director.store import contents, stash
 from director.store.database import Database
 from director.store.stash import Blob, Upload
 from tests.world import content_of
@@ -48,4 +48,4 @@ async def sweep(db: Database) -> int:
 
 
 async def whole(db: Database, blob: Blob) -> bytes:
-    return b"".join([data async for _, data in stash.read_chunks(db, blob)])
+    return b"".join([data async for _, data in contents.chunks(db, blob)])

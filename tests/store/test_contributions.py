@@ -250,15 +250,15 @@ async def test_counted_are_those_of_complete_envoys_in_the_order_of_their_names(
     async with federation.db.read() as tx:
         counted = await contributions.counted(tx, fence.experiment_id, 1)
         trained = [each for each in counted if each.task == "train"]
-        blobs = await contributions.blobs_of(tx, trained)
+        blobs = contributions.updates(trained)
 
     assert [(each.envoy, each.task) for each in counted] == [
         (envoy, task) for envoy in ("A", "a", "ä") for task in ("train", "validate")
     ]
-    assert [blob.id for blob in blobs] == [each.blob_id for each in trained]
+    assert [blob.id for blob in blobs] == [each.update and each.update.id for each in trained]
     with pytest.raises(NotFound, match="has ended"):
         async with federation.db.read() as tx:
-            await contributions.blobs_of(tx, [*trained, Counted("b", "train", 1, None)])
+            contributions.updates([*trained, Counted("b", "train", 1, None)])
 
 
 async def test_blob_belongs_to_one_contribution(federation: World, fence: Fence, a: Engagement) -> None:

@@ -28,8 +28,8 @@ async def end(db: Database, experiment_id: ExperimentId, state: S, reason: str |
 
 async def start(db: Database, experiment_id: ExperimentId) -> bool:
     async with db.write("start") as tx:
-        await experiments.lock(tx, experiment_id)
-        return await experiments.start(tx, experiment_id)
+        found = await experiments.lock(tx, experiment_id)
+        return await experiments.start(tx, experiment_id, eligible_at=found.eligible_at or found.submitted_at)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ async def test_experiment_is_read_as_it_was_submitted(federation: World) -> None
     assert (found.name, found.owner, found.state, found.priority) == ("experiment", "researcher", S.PENDING, -2)
     assert found.rank == found.submitted_at.timestamp() + 2 * 3600
     assert found.eligible_at == found.submitted_at <= now
-    assert (found.fence, found.crashes, found.metric_seq, found.round, found.last_model) == (0, 0, 0, 0, 0)
+    assert (found.fence, found.crashes, found.round, found.last_model) == (0, 0, 0, 0)
     assert await rows(federation.db, "SELECT user_name FROM experiment_users") == ["friend"]
 
 

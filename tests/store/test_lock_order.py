@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import numpy as np
 import pytest
 
 import director
@@ -56,13 +57,14 @@ LOCKS = {
     "sessions": "duties (skip) → envoy_sessions → federations",
     "heartbeats": "heartbeats (skip)",
     "register": "shards → heartbeats → federations",
+    "begin submission": "blobs",
     "begin upload": "blobs",
     "put chunk": "blobs",
     "seal upload": "blobs",
     "give up upload": "blobs",
     "refuse submission": "blobs",
     "begin fold": "blobs",
-    "put fold chunk": "",
+    "put fold chunk": "blobs",
     "seal fold": "blobs",
     "sweep": "blobs (skip) → blob_chunks",
     "prune models": "experiments (skip) → models → blobs",
@@ -110,6 +112,7 @@ async def whole_life(url: str) -> Mapping[str, list[Record]]:
             await one.register("a", "b")
             await one.process.envoys.heartbeat(Heartbeat("a", is_experiment_running=False))
             await trained_to_the_end(one)
+            await trained_a_model_of_no_bytes(one)
             await ended_early(one)
             await reviewed(one, two)
             await uploaded_in_vain(one)
@@ -142,6 +145,13 @@ async def trained_to_the_end(one: World) -> None:
     for _ in range(2):
         await one.finish_round(given)
         await one.drive(fence)
+
+
+async def trained_a_model_of_no_bytes(one: World) -> None:
+    fence, given = await begun(one, "of no bytes", model={"weights": np.zeros(0, np.float32)})
+    await one.finish_round(given)
+    await one.drive(fence)
+    await one.process.experiments.cancel("of no bytes", RESEARCHER)
 
 
 async def ended_early(one: World) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from director.store import stash
+from director.store import contents
 from director.store.database import Database
 from director.store.opening import open_database
 from tests.store.blobs import DATA, complete
@@ -20,13 +20,13 @@ async def test_every_part_can_be_read(db: Database, chunk_bytes: int) -> None:
 
     for start in range(len(DATA) + 1):
         for stop in range(start, len(DATA) + 1):
-            assert await stash.read_part(db, blob, start, stop) == DATA[start:stop]
+            assert await contents.read(db, blob, start, stop) == DATA[start:stop]
 
 
 async def test_chunks_can_be_read_from_any_on(db: Database) -> None:
     blob = await complete(db)
 
-    found = [chunk async for chunk in stash.read_chunks(db, blob, first=1)]
+    found = [chunk async for chunk in contents.chunks(db, blob, first=1)]
 
     assert found == [(1, b"4567"), (2, b"89")]
 
@@ -46,7 +46,7 @@ def test_any_part_of_any_blob_can_be_read(
         purpose = hashlib.sha256(data + bytes([chunk_bytes])).hexdigest()
         blob = await complete(db, data, purpose=purpose, chunk_bytes=chunk_bytes)
         try:
-            return await stash.read_part(db, blob, start, stop)
+            return await contents.read(db, blob, start, stop)
         finally:
             await db.close()
 

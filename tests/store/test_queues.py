@@ -140,7 +140,7 @@ async def test_nobody_serves_two(federation: World) -> None:
 
     with pytest.raises(IntegrityError):
         async with federation.db.write("careless admission") as tx:
-            await experiments.start(tx, second)
+            await experiments.start(tx, second, eligible_at=await tx.now())
             await queues.enqueue(tx, second)
 
     assert await rows(federation.db, "SELECT state FROM experiments WHERE id = :id", id=second) == ["pending"]

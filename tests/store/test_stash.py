@@ -237,6 +237,7 @@ async def test_taking_does_not_wait_for_whoever_is_at_the_blob(db: Database) -> 
 
 
 async def test_purpose_is_looked_up_by_its_index(db: Database) -> None:
+    await begin(db)
     with recorded_statements() as statements:
         await begin(db)
     if db.replicated:

@@ -7,7 +7,7 @@ import pytest
 
 from director.effects import ManualClock
 from director.errors import NotFound, Unavailable
-from director.store import stash
+from director.store import contents, stash
 from director.store.database import Database
 from director.store.stash import Upload
 from tests.store.blobs import BLOBS, CHUNK, DATA, begin, complete, put, seal, sweep, take, whole
@@ -67,7 +67,7 @@ async def test_dropped_blob_is_swept_and_reading_it_says_so(db: Database) -> Non
     assert await whole(db, blob) == DATA
     assert await sweep(db) == 1
     with pytest.raises(NotFound):
-        await stash.read_part(db, blob, 0, 1)
+        await contents.read(db, blob, 0, 1)
     async with db.read() as tx:
         with pytest.raises(NotFound):
             await stash.get(tx, blob.id)

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, bindparam, func, select
+from sqlalchemy import ColumnElement, Row, Table, bindparam, func, select
 
 from director.domain.types import ExperimentId
 from director.store.database import Transaction
 from director.store.experiments import Experiment
 from director.store.fsck.findings import Check, Finding, Page, subject
-from director.store.tables import FEDERATION_STREAM, events, federations, metrics
+from director.store.tables import FEDERATION_STREAM, events, experiments, federations, metrics
 
 PAGE = 100_000
 
@@ -23,6 +23,7 @@ def numbers(table: Table, stream: ColumnElement[int]) -> Any:
 
 METRICS = numbers(metrics, metrics.c.experiment_id)
 EVENTS = numbers(events, events.c.stream)
+COUNTERS = select(experiments.c.metric_seq, experiments.c.event_seq).where(experiments.c.id == bindparam("of"))
 FEDERATION_COUNTER = select(federations.c.event_seq)
 FIRST_EVENT = select(events.c.seq).where(events.c.stream == bindparam("of"), events.c.seq == 1)
 BEYOND = 1 << 62
@@ -31,13 +32,20 @@ BEYOND = 1 << 62
 async def metric_stream(tx: Transaction, experiment: Experiment, after: int | None) -> Page:
     """Check an experiment's metrics."""
     of = f"{subject(experiment)}: metrics"
-    return await page(tx, METRICS, experiment.id, experiment.metric_seq, after or 0, Check.METRIC_STREAM, of)
+    counter = (await counters(tx, experiment)).metric_seq
+    return await page(tx, METRICS, experiment.id, counter, after or 0, Check.METRIC_STREAM, of)
 
 
 async def event_stream(tx: Transaction, experiment: Experiment, after: int | None) -> Page:
     """Check an experiment's events."""
     of = f"{subject(experiment)}: events"
-    return await page(tx, EVENTS, experiment.id, experiment.event_seq, after or 0, Check.EVENT_STREAM, of)
+    counter = (await counters(tx, experiment)).event_seq
+    return await page(tx, EVENTS, experiment.id, counter, after or 0, Check.EVENT_STREAM, of)
+
+
+async def counters(tx: Transaction, experiment: Experiment) -> Row[Any]:
+    """Return how far an experiment's streams are numbered."""
+    return (await tx.execute(COUNTERS, {"of": experiment.id})).one()
 
 
 async def federation_stream(tx: Transaction, after: int | None) -> Page:

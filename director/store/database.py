@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from director.concurrency import uninterrupted
+from director.concurrency import uninterrupted_here
 from director.effects import Clock
 from director.errors import DirectorError, Unavailable
 from director.store.failures import UNSTORABLE, first_line, reraise, unstorable
@@ -65,7 +65,7 @@ class Transaction:
             InvalidArgument: a parameter is one that no column can hold.
         """
         try:
-            return await uninterrupted(self._connection.execute(statement, parameters))
+            return await uninterrupted_here(self._connection.execute(statement, parameters))
         except DBAPIError as error:
             reraise(error)
         except UNSTORABLE as error:

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from director.concurrency import uninterrupted
+from director.concurrency import uninterrupted_here
 from director.effects import Clock
 from director.errors import InvalidArgument
 
@@ -65,7 +65,7 @@ class PostgresEngine:
             await connection.begin()  # nothing is sent before the first statement
             yield connection
         finally:
-            await uninterrupted(connection.close())
+            await uninterrupted_here(connection.close())
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
@@ -74,9 +74,9 @@ class PostgresEngine:
         try:
             await connection.begin()  # nothing is sent before the first statement
             yield connection
-            await uninterrupted(connection.commit())
+            await uninterrupted_here(connection.commit())
         finally:
-            await uninterrupted(connection.close())
+            await uninterrupted_here(connection.close())
 
     async def give_back(self) -> bool:
         """Leave it to autovacuum."""

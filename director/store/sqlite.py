@@ -20,7 +20,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from director.concurrency import uninterrupted
+from director.concurrency import uninterrupted_here
 from director.effects import Clock
 from director.errors import DiskFull, InvalidArgument, PreconditionFailed, Unavailable
 from director.store.aiosqlite_cursor import OneCrossingConnection
@@ -60,10 +60,10 @@ class SqliteEngine:
         """Open one snapshot that cannot write."""
         connection = await self._readers.connect()
         try:
-            await uninterrupted(begin(connection))
+            await uninterrupted_here(begin(connection))
             yield connection
         finally:
-            await uninterrupted(connection.close())
+            await uninterrupted_here(connection.close())
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
@@ -73,25 +73,25 @@ class SqliteEngine:
             if group is None:
                 group = await self._begin()
             else:
-                await uninterrupted(group.run("SAVEPOINT member"))
+                await uninterrupted_here(group.run("SAVEPOINT member"))
             try:
                 yield group.connection
             except BaseException as error:
-                await uninterrupted(self._undo(group, error))
+                await uninterrupted_here(self._undo(group, error))
                 raise
             if group.members:
-                await uninterrupted(group.run("RELEASE member"))
+                await uninterrupted_here(group.run("RELEASE member"))
             group.members += 1
-        await uninterrupted(group.committed())
+        await uninterrupted_here(group.committed())
 
     async def _begin(self) -> "Group":
         """Begin a transaction, and have it committed behind all writers that wait now: these make up the group."""
         if self._writer is None or self._writer.invalidated:
             self._writer = await self._writers.connect()
         try:
-            await uninterrupted(begin(self._writer))
+            await uninterrupted_here(begin(self._writer))
         except asyncio.CancelledError:
-            await uninterrupted(self._writer.rollback())  # it has begun; the next one begins anew
+            await uninterrupted_here(self._writer.rollback())  # it has begun; the next one begins anew
             raise
         self._group = group = Group(self._writer)
         task = asyncio.ensure_future(self._commit(group))
@@ -124,7 +124,7 @@ class SqliteEngine:
                 self._writer = await self._writers.connect()
             driver: Any = (await self._writer.get_raw_connection()).driver_connection
             try:
-                return await uninterrupted(shrink(driver))
+                return await uninterrupted_here(shrink(driver))
             except sqlite3.Error as error:
                 raise Unavailable(f"the file could not be made smaller: {error}") from error
 

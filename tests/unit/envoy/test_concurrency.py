@@ -5,7 +5,6 @@ import threading
 
 import pytest
 
-from director.concurrency import uninterrupted
 from director.envoy.concurrency import in_daemon_thread, until_first
 
 
@@ -54,31 +53,6 @@ async def test_second_cancellation_does_not_cut_the_cleaning_up_short():
         await running
 
     assert cleaned == ["slow"]
-
-
-async def test_uninterrupted_work_is_finished_before_the_cancellation_goes_on():
-    done = []
-
-    async def work() -> None:
-        await asyncio.sleep(0.1)
-        done.append("work")
-
-    running = asyncio.create_task(uninterrupted(work()))
-    await asyncio.sleep(0.01)
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-
-    assert done == ["work"]
-
-
-async def test_uninterrupted_work_returns_and_raises_as_it_is():
-    async def failing() -> None:
-        raise ValueError("mine")
-
-    assert await uninterrupted(asyncio.sleep(0, "answer")) == "answer"
-    with pytest.raises(ValueError, match="mine"):
-        await uninterrupted(failing())
 
 
 async def test_daemon_thread_answers_or_raises():

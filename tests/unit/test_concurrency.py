@@ -1,0 +1,111 @@
+"""What has begun is finished, and a cancellation is neither lost nor early."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from director.concurrency import uninterrupted, uninterrupted_here
+
+Uninterrupted = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
+
+
+@pytest.fixture(params=[uninterrupted, uninterrupted_here], ids=["in a task of its own", "in the caller's task"])
+def finish(request: pytest.FixtureRequest) -> Uninterrupted:
+    return request.param
+
+
+async def test_work_returns_and_raises_as_it_is(finish: Uninterrupted):
+    async def failing() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("mine")
+
+    assert await finish(asyncio.sleep(0, "answer")) == "answer"
+    assert await finish(asyncio.sleep(0.001, "answer")) == "answer"
+    with pytest.raises(ValueError, match="mine"):
+        await finish(failing())
+
+
+async def test_work_that_is_cancelled_by_itself_ends_as_it_says(finish: Uninterrupted):
+    inner = asyncio.get_running_loop().create_future()
+
+    async def waiting() -> None:
+        await inner
+
+    asyncio.get_running_loop().call_soon(inner.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await finish(waiting())
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_work_is_finished_before_the_cancellation_goes_on(finish: Uninterrupted, times: int):
+    done = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
+        done.append("work")
+
+    running = asyncio.ensure_future(finish(work()))
+    for _ in range(times):
+        await asyncio.sleep(0.01)
+        running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert done == ["work"]
+
+
+async def test_cancellation_goes_on_even_if_the_work_fails(finish: Uninterrupted):
+    async def failing() -> None:
+        await asyncio.sleep(0.02)
+        raise ValueError("mine")
+
+    running = asyncio.ensure_future(finish(failing()))
+    await asyncio.sleep(0)
+    running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_cancellation_in_the_moment_in_which_the_work_ends_is_not_lost(finish: Uninterrupted, turns: int):
+    answer = asyncio.get_running_loop().create_future()
+    done = []
+
+    async def work() -> None:
+        await answer
+        done.append("work")
+
+    async def caller() -> None:
+        await finish(work())
+        await asyncio.sleep(60)
+
+    running = asyncio.create_task(caller())
+    await asyncio.sleep(0.01)
+    answer.set_result(None)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, 5)
+
+    assert done == ["work"]
+
+
+async def test_deadline_around_work_is_kept_once_it_is_done(finish: Uninterrupted):
+    done = []
+
+    async def work() -> None:
+        await asyncio.sleep(0.05)
+        done.append("work")
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await finish(work())
+
+    assert done == ["work"]
+    assert asyncio.current_task().cancelling() == 0

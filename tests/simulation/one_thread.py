@@ -1,18 +1,16 @@
 """Everything in the thread of the event loop: one order of things, the same each time, and no thread to wait for."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 from unittest.mock import patch
 
 import aiosqlite.core
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from director.services import duties
-from director.store import database, postgresql, sqlite
-
-T = TypeVar("T")
+from director.store import postgresql, sqlite
 
 
 class Immediately:
@@ -48,11 +46,6 @@ async def at_once(work: Callable[..., Any], *arguments: Any, **more: Any) -> Any
     return work(*arguments, **more)
 
 
-async def as_it_comes(work: Awaitable[T]) -> T:
-    """Stand for `uninterrupted`: where a statement waits for nobody, nothing can come between."""
-    return await work
-
-
 PREDECESSORS: dict[str, Any] = {}
 
 
@@ -78,7 +71,5 @@ def one_thread() -> Iterator[None]:
         patch.object(duties, "SWEEP_PAUSE", 0.0),
         patch.object(sqlite, "engine", succeeding(sqlite.engine)),
         patch.object(postgresql, "create_async_engine", succeeding(postgresql.create_async_engine)),
-        patch.object(database, "uninterrupted", as_it_comes),
-        patch.object(sqlite, "uninterrupted", as_it_comes),
     ):
         yield

@@ -26,9 +26,9 @@ async def uninterrupted(work: Awaitable[Result]) -> Result:
 
 @coroutine
 def uninterrupted_here(work: Coroutine[Any, Any, Result]) -> Generator[Any, None, Result]:
-    """Do the same within the caller's own task, for what is short and often done: a task costs more than a statement.
+    """Finish a coroutine as `uninterrupted` does, but in the caller's own task: one more costs what a statement costs.
 
-    Not for work that is timed by `asyncio.timeout`, which cancels the task that it is in.
+    Not for work that is timed by `asyncio.timeout`, which cancels the task that it is in: it would never be.
     """
     cancelled: asyncio.CancelledError | None = None
     try:
@@ -39,7 +39,7 @@ def uninterrupted_here(work: Coroutine[Any, Any, Result]) -> Generator[Any, None
                 if cancelled is not None:
                     raise cancelled from None
                 return done.value  # type: ignore[no-any-return]
-            except BaseException:
+            except (Exception, asyncio.CancelledError):
                 if cancelled is not None:
                     raise cancelled from None
                 raise
@@ -57,6 +57,7 @@ def waiting(waited_for: "asyncio.Future[Any] | None") -> Generator[Any, None, as
         except asyncio.CancelledError as interruption:
             cancelled = interruption
         return cancelled
+    waited_for._asyncio_future_blocking = False  # as a task does it; others may wait for the same
     while not waited_for.done():
         woken: asyncio.Future[None] = waited_for.get_loop().create_future()
 

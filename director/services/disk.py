@@ -39,9 +39,9 @@ class Disk:
         """See how much room there is, unless that was seen lately."""
         if monotonic() >= self._next_look:
             self._next_look = monotonic() + CACHED_SECONDS
-            self._room = await self._seen()
+            self._room = await self._measure()
 
-    async def _seen(self) -> Room | None:
+    async def _measure(self) -> Room | None:
         settings = self.settings
         if self._path is not None:
             return Room(space.free_bytes(self._path), settings.disk_reserve_bytes)

@@ -101,9 +101,10 @@ class Steps:
     async def _again(self, tx: Transaction, kind: type[Kind]) -> tuple[Kind, Experiment, Snapshot] | None:
         """Take the fence and choose the step anew from what is true now; None if it is another kind."""
         states = ExperimentState.PENDING, ExperimentState.IN_PROGRESS
-        experiment = await leases.hold(tx, self._fence, states)
+        row = await leases.hold(tx, self._fence, states)
         if (await clock.read(tx)).stale:
             return None
+        experiment = await experiments.experiment(tx, row)
         snapshot = await snapshots.read(tx, experiment, lease=self._runtime.settings.lease)
         step = decisions.next_step(snapshot)
         return (step, experiment, snapshot) if isinstance(step, kind) else None

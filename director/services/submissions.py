@@ -81,10 +81,12 @@ class Submissions:
         key, disk = key_of(command, caller), self._runtime.disk
         await disk.look()
         async with self._db.write("begin submission") as tx:
+            # In this order: what the same submission has entered in between is found as its own.
+            taken = await experiments.name_taken(tx, command.name)
             stored = await self._stored(tx, key, command)
             if stored is not None:
                 return stored
-            if await experiments.name_taken(tx, command.name):
+            if taken:
                 raise AlreadyExists(f"an experiment named {command.name!r} exists already; pick another name")
             await check_collaborators(tx, command.collaborators)
             chunk_bytes = self._runtime.settings.chunk_bytes
@@ -196,7 +198,10 @@ class Submissions:
             return await self._entered(submitting, refusal)
 
     async def _entered(self, submitting: Submitting, refusal: DirectorError) -> ExperimentView:
-        """Return what an earlier call of the submission made; else it stays refused, unless it is worth repeating."""
+        """Return what an earlier call of the submission made; else it stays refused.
+
+        Nobody wants its bytes any more, unless it is worth repeating.
+        """
         try:
             async with self._db.read() as tx:
                 stored = await self._stored(tx, submitting.key, submitting.command)
@@ -205,6 +210,7 @@ class Submissions:
         except (AlreadyExists, InvalidArgument):
             await self._refuse(submitting)
             raise
+        await self._refuse(submitting)
         return stored
 
     async def _enter(self, submitting: Submitting) -> ExperimentView:

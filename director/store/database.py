@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from director.concurrency import uninterrupted_here
+from director.concurrency import uninterrupted, uninterrupted_here
 from director.effects import Clock
 from director.errors import DirectorError, Unavailable
 from director.store.failures import UNSTORABLE, first_line, reraise, unstorable
@@ -64,8 +64,11 @@ class Transaction:
             DiskFull: there is no room on its disk.
             InvalidArgument: a parameter is one that no column can hold.
         """
+        # With several sets of parameters asyncpg times its waits by cancelling the task that it is in.
+        several = parameters is not None and not isinstance(parameters, Mapping) and len(parameters) > 1
+        finish = uninterrupted if several else uninterrupted_here
         try:
-            return await uninterrupted_here(self._connection.execute(statement, parameters))
+            return await finish(self._connection.execute(statement, parameters))
         except DBAPIError as error:
             reraise(error)
         except UNSTORABLE as error:

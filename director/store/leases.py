@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Integer,
+    Row,
     Select,
     and_,
     bindparam,
@@ -33,7 +34,6 @@ from director.errors import LeaseLost
 from director.store import events
 from director.store import experiments as experiment_rows
 from director.store.database import Transaction
-from director.store.experiments import Experiment
 from director.store.tables import directors, experiments, rounds
 
 IN_PROGRESS = f"'{ExperimentState.IN_PROGRESS}'"
@@ -251,8 +251,8 @@ async def owned(tx: Transaction, director_id: DirectorId) -> list[Fence]:
     return [Fence(ExperimentId(row.id), director_id, row.fence) for row in rows]
 
 
-async def hold(tx: Transaction, fence: Fence, states: Sequence[ExperimentState]) -> Experiment:
-    """Lock the experiment's row as its owner, and return it; first in every transaction of an owner.
+async def hold(tx: Transaction, fence: Fence, states: Sequence[ExperimentState]) -> Row[Any]:
+    """Lock the experiment's row as its owner, and return it, unread; first in every transaction of an owner.
 
     Raises:
         LeaseLost: somebody else owns it, or it has ended.
@@ -261,7 +261,7 @@ async def hold(tx: Transaction, fence: Fence, states: Sequence[ExperimentState])
     row = (await tx.execute(HOLD, mine | {"states": list(states)})).first()
     if row is None:
         raise LeaseLost(f"experiment {fence.experiment_id} is no longer this director's (fence {fence.number})")
-    return await experiment_rows.experiment(tx, row)
+    return row
 
 
 async def release(tx: Transaction, fence: Fence) -> bool:

@@ -83,7 +83,7 @@ CLOSE = (
     )
     .returning(R.opened_at)
 )
-TALLY_CLOSED = update(rounds).where(*THE_ROUND).values(round_seconds=bindparam("length"))
+LENGTH = update(rounds).where(*THE_ROUND).values(round_seconds=bindparam("length"))
 ABANDON = (
     update(rounds)
     .where(OF_EXPERIMENT, R.state.in_(OPEN))
@@ -198,7 +198,7 @@ async def close(
     row = (await tx.execute(CLOSE, which | {"total": samples, "measured": score})).first()
     if row is None:
         return False
-    await tx.execute(TALLY_CLOSED, which | {"length": (which["instant"] - row.opened_at).total_seconds()})
+    await tx.execute(LENGTH, which | {"length": (which["instant"] - row.opened_at).total_seconds()})
     return True
 
 

@@ -254,3 +254,18 @@ async def test_step_that_fails_again_and_again_fails_the_experiment_with_the_rea
     assert view.experiment.state is ExperimentState.FAILED
     assert view.experiment.reason == "the director could not go on: ZeroDivisionError: no such luck"
     assert await rows(federation.db, "SELECT envoy FROM collaborators WHERE state <> 'released'") == []
+
+
+async def test_experiment_whose_plan_cannot_be_read_fails_with_the_reason(migrated_url: str) -> None:
+    async with world(migrated_url) as before:
+        await running(before)
+        await change(before.db, "UPDATE experiments SET plan = :plan", plan='{"of": "another version"}')
+
+    async with world(migrated_url, seed=2) as restarted, let_go(restarted):
+        await restarted.process.execution.reconcile()
+        async with asyncio.timeout(20):
+            while (await rows(restarted.db, "SELECT state FROM experiments")) != ["failed"]:
+                await asyncio.sleep(0.05)
+
+        [reason] = await rows(restarted.db, "SELECT reason FROM experiments")
+    assert reason.startswith("the director could not go on: ")

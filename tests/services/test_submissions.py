@@ -13,11 +13,13 @@ from director.domain.tensors import Manifest
 from director.domain.types import ExperimentState
 from director.errors import AlreadyExists, Corrupt, InvalidArgument, InvalidPlan, TensorMismatch, Unavailable
 from director.services import uploads
-from director.services.submissions import Submitting
+from director.services.submissions import Submitting, purpose
 from director.services.uploads import Chunks
+from director.store import experiments, stash
+from director.store.database import Transaction
 from director.store.stash import Upload
 from tests.services.words import OPERATOR, state_of, uploads_left
-from tests.store.words import one, rows
+from tests.store.words import one, only_postgresql, rows
 from tests.world import MODEL, PLAN, RESEARCHER, World, archive_of, chunks_of, content_of, contents, payload_of
 
 LARGE = archive_of(**{"data.bin": os.urandom(12_000).hex()})
@@ -118,6 +120,42 @@ async def test_submission_accepted_twice_is_one_experiment(federation: World) ->
     second = await federation.process.submissions.accept(begun)
 
     assert first == second
+
+
+@only_postgresql
+async def test_submission_repeated_in_the_moment_in_which_it_is_accepted_is_the_same_experiment(
+    federation: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await federation.register("a", "b")
+    begun = await begin(federation)
+    await send_archive(federation, begun)
+    await send_model(federation, begun)
+    name_taken = experiments.name_taken
+    accepted = []
+
+    async def at_this_moment(tx: Transaction, name: str) -> bool:
+        accepted.append(await federation.process.submissions.accept(begun))
+        return await name_taken(tx, name)
+
+    monkeypatch.setattr(experiments, "name_taken", at_this_moment)
+    repeated = await federation.process.submissions.begin(begun.command, RESEARCHER)
+
+    assert accepted == [repeated]
+
+
+async def test_bytes_that_came_too_late_for_their_own_experiment_are_given_up(federation: World) -> None:
+    await federation.register("a", "b")
+    begun = await begin(federation)
+    await federation.submit(archive=LARGE, submission_id="submission")
+    async with federation.db.write("as if begun in the same moment") as tx:
+        for part, content in (("archive", begun.command.archive), ("model", begun.command.model)):
+            await stash.begin(tx, purpose(begun.key, part), content, chunk_bytes=1 << 20)
+    begun.plan = (await federation.submit(archive=LARGE, submission_id="submission")).experiment.plan
+
+    view = await federation.process.submissions.accept(begun)
+
+    assert view.experiment.name == "experiment"
+    assert await uploads_left(federation) == 0
 
 
 async def test_submission_whose_bytes_were_swept_is_to_be_sent_again(federation: World) -> None:

@@ -22,7 +22,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore:unclosed (connection|transport|<socket):ResourceWarning"))
+            item.add_marker(
+                pytest.mark.filterwarnings("ignore:unclosed (connection|transport|<socket):ResourceWarning")
+            )
 
 
 @pytest.fixture(autouse=True)

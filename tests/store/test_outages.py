@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import gc
+import os
+import signal
 import sqlite3
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
@@ -16,7 +20,7 @@ from director.store.database import Database
 from director.store.opening import open_database
 from director.store.tables import duties
 from tests.postgres import PostgresServer
-from tests.store.words import DUTIES, one, only_postgresql, only_sqlite, rows, write
+from tests.store.words import DUTIES, PATIENCE, one, only_postgresql, only_sqlite, rows, write
 
 
 @only_sqlite
@@ -50,6 +54,40 @@ async def test_commit_waits_for_the_disk_and_rows_have_their_parents(plain: Data
         "page_size": 16384,
         "auto_vacuum": 2,
     }
+
+
+@only_postgresql
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # a connection that does not answer cannot be closed
+async def test_rows_that_a_stuck_server_does_not_take_are_given_up_in_time(
+    plain: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hasty(url: str) -> Any:
+        return await asyncpg.connect(url, command_timeout=0.5)
+
+    monkeypatch.setattr(postgresql, "connect", hasty)
+    db = open_database(plain.url)
+    stuck: list[int] = []
+    many = [{"name": f"{number:032}"} for number in range(50_000)]
+
+    async def insert() -> None:
+        async with db.write("test") as tx:
+            stuck.append((await tx.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+            await tx.add(duties, *many[:2])  # known to the driver now, which has nothing left to ask
+            os.kill(stuck[0], signal.SIGSTOP)
+            await tx.add(duties, *many[2:])
+
+    inserting = asyncio.create_task(insert())
+    try:
+        done, _ = await asyncio.wait([inserting], timeout=PATIENCE)
+    finally:
+        os.kill(stuck[0], signal.SIGCONT)
+
+    assert done
+    with pytest.raises(Unavailable):
+        await inserting
+    assert inserting.cancelling() == 0
+    await db.close()
+    gc.collect()
 
 
 @only_postgresql

@@ -109,3 +109,14 @@ async def test_deadline_around_work_is_kept_once_it_is_done(finish: Uninterrupte
 
     assert done == ["work"]
     assert asyncio.current_task().cancelling() == 0
+
+
+async def test_two_may_wait_for_the_same(finish: Uninterrupted):
+    answer = asyncio.get_running_loop().create_future()
+
+    async def work() -> int:
+        return await answer
+
+    asyncio.get_running_loop().call_later(0.01, answer.set_result, 1)
+
+    assert await asyncio.gather(finish(work()), finish(work())) == [1, 1]

@@ -272,8 +272,9 @@ async def test_director_that_lost_its_listener_looks_at_everything_once_it_is_ba
     async with asyncio.timeout(30):
         while len(await listeners(migrated_url)) < 2:
             await asyncio.sleep(0.01)
-    one.process.runtime.wakeups.relay = lambda _hints: None
     waiting = asyncio.create_task(two.process.envoys.wait_experiment("a", seconds=60))
+    assert await waits(waiting), "there is nothing yet, also for the look that follows listening"
+    one.process.runtime.wakeups.relay = lambda _hints: None
     await one.submit(envoys=("a",))
     assert await waits(waiting), "nothing tells the other director"
 

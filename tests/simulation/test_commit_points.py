@@ -62,6 +62,7 @@ def by_the_clock(fork: Fork) -> bool:
     return all(point.operation in TIMERS for point in fork.points)
 
 
+@pytest.mark.system
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("share", range(SHARES // 2))
 def test_death_next_to_every_seventh_commit_changes_nothing_on_postgresql(

@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from director.domain.tensors import Manifest
 from director.facade import Director
 from director.settings import Settings
-from director.store import schema
+from director.store.engine import schema
 from director.v1 import (
     envoys_pb2,
     envoys_pb2_grpc,
@@ -33,8 +33,8 @@ from director.v1 import (
 )
 from director.wire import codec
 from director.wire.channels import aio_channel
+from director.wire.chunks import chunk, manifest_message
 from director.wire.server import Server
-from director.wire.tensors import chunk, manifest_message
 from tests.postgres import PostgresServer, parent
 from tests.world import archive_of, content_of, payload_of
 

@@ -25,7 +25,7 @@ from director.domain.messages import Content, Contribute, SubmitExperiment
 from director.domain.tensors import Manifest, TensorInfo
 from director.domain.types import ExperimentId
 from director.facade import Director
-from director.services.rounds import Work
+from director.services.round_use_cases import Work
 from director.services.submissions import Submitting
 from director.settings import Settings
 from director.store.stash import Upload

@@ -22,8 +22,9 @@ from director.domain.envoys import Shard
 from director.domain.messages import Contribute, Heartbeat
 from director.services.process import Process
 from director.settings import Settings
-from director.store import envoys, schema
-from director.store.opening import open_database
+from director.store import envoys
+from director.store.engine import schema
+from director.store.engine.opening import open_database
 from tests.postgres import PostgresServer, parent
 from tests.world import World, archive_of
 

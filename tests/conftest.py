@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.util import LRUCache
 
-from director.store import schema
+from director.store.engine import schema
 from tests.postgres import PostgresServer, parent
 from tests.world import World, world
 

@@ -17,21 +17,21 @@ from director.domain.messages import Content, Contribute, SubmitExperiment
 from director.domain.tensors import Manifest, payload_pieces
 from director.domain.types import ExperimentId, Tensors
 from director.effects import Clock, SeededEntropy
-from director.services.experiments import ExperimentView
+from director.services.execution_steps import Steps
+from director.services.experiment_use_cases import ExperimentView
 from director.services.process import Process
 from director.services.reviewing import ReviewCallback
-from director.services.rounds import Work
+from director.services.round_use_cases import Work
 from director.services.runtime import Caller
-from director.services.steps import Steps
 from director.services.submissions import Submitting
 from director.services.uploads import Chunks
 from director.settings import Settings
 from director.store import leases
 from director.store.contributions import Stored
-from director.store.database import Database
+from director.store.engine.database import Database
+from director.store.engine.opening import open_database
 from director.store.envoys import Engagement
 from director.store.leases import Fence
-from director.store.opening import open_database
 from director.store.stash import Upload
 from director.store.tables import metadata
 

@@ -24,14 +24,16 @@ class Lazy(NamedTuple):
 
 
 COMMANDS: Mapping[str, Lazy] = {
-    "serve": Lazy("director.cli.serve:serve", "Run a director."),
-    "demo": Lazy("director.cli.demo:demo", "Run a whole federation on real data, here and now."),
-    "envoy": Lazy("director.cli.envoy:envoy", "Offer a shard to a federation and train on it."),
-    "experiment": Lazy("director.cli.experiments:experiment", "Submit experiments, follow them, fetch their models."),
-    "envoys": Lazy("director.cli.federation:envoys", "List the envoys and whether they are online."),
-    "why": Lazy("director.cli.federation:why", "Say what an experiment waits for."),
-    "db": Lazy("director.cli.db:db", "Look after the database."),
-    "report": Lazy("director.cli.report:report", "Report on experiments, rounds and envoys from the database."),
+    "serve": Lazy("director.cli.serve_command:serve", "Run a director."),
+    "demo": Lazy("director.cli.demo_command:demo", "Run a whole federation on real data, here and now."),
+    "envoy": Lazy("director.cli.envoy_command:envoy", "Offer a shard to a federation and train on it."),
+    "experiment": Lazy(
+        "director.cli.experiment_commands:experiment", "Submit experiments, follow them, fetch their models."
+    ),
+    "envoys": Lazy("director.cli.federation_commands:envoys", "List the envoys and whether they are online."),
+    "why": Lazy("director.cli.federation_commands:why", "Say what an experiment waits for."),
+    "db": Lazy("director.cli.db_commands:db", "Look after the database."),
+    "report": Lazy("director.cli.report_command:report", "Report on experiments, rounds and envoys from the database."),
 }
 
 INTERRUPTED = 130

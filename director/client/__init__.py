@@ -9,8 +9,8 @@ from director.client.answers import (
     FederationInfo,
     Metric,
 )
-from director.client.experiments import ExperimentHandle
 from director.client.federation import Federation
+from director.client.handle import ExperimentHandle
 from director.domain.types import ExperimentState
 from director.wire.channels import TlsFiles
 

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
-from director.client import archives, submissions
+from director.client import packing, sending
 from director.client.answers import (
     EnvoyInfo,
     ExperimentInfo,
@@ -17,7 +17,7 @@ from director.client.answers import (
     federation_of,
 )
 from director.client.directors import CALL_SECONDS, Directors
-from director.client.experiments import ExperimentHandle
+from director.client.handle import ExperimentHandle
 from director.client.payloads import Model, spool
 from director.effects import SystemEntropy
 from director.errors import InvalidArgument, Unavailable
@@ -122,9 +122,9 @@ class Federation:
         """
         chosen_id = submission_id or SystemEntropy().token()
         with TemporaryDirectory(prefix="director-") as folder:
-            zipped = archives.ready(_path(workspace), _path(archive), Path(folder, "archive.zip"))
+            zipped = packing.ready(_path(workspace), _path(archive), Path(folder, "archive.zip"))
             payload = spool(model, Path(folder, "model"))
-            described = submissions.submission(
+            described = sending.submission(
                 name,
                 submission_id=chosen_id,
                 archive=zipped,
@@ -134,7 +134,7 @@ class Federation:
                 priority=priority,
             )
             try:
-                message = submissions.send(self._directors, described, archive=zipped, model=payload.path)
+                message = sending.send(self._directors, described, archive=zipped, model=payload.path)
             except Unavailable as error:
                 raise Unavailable(f"{error}; go on by submitting it again with submission id {chosen_id}") from None
         return ExperimentHandle(self._directors, experiment_of(message))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from director.domain.types import Tensors
-from director.envoy.shards import ShardDescriptor
+from director.envoy.shard_descriptor import ShardDescriptor
 from director.errors import InvalidArgument
 
 TOTAL = 1797

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from director.domain.plan import Plan
-from director.domain.rounds import listed, quorum
+from director.domain.steps import listed, quorum
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from director.envoy.runner import Envoy
-    from director.envoy.shards import ShardDescriptor, ShardSpec
+    from director.envoy.shard_descriptor import ShardDescriptor, ShardSpec
     from director.wire.channels import TlsFiles
 
 __all__ = ["Envoy", "ShardDescriptor", "ShardSpec", "TlsFiles"]
 
 PLACES = {
     "Envoy": "director.envoy.runner",
-    "ShardDescriptor": "director.envoy.shards",
-    "ShardSpec": "director.envoy.shards",
+    "ShardDescriptor": "director.envoy.shard_descriptor",
+    "ShardSpec": "director.envoy.shard_descriptor",
     "TlsFiles": "director.wire.channels",
 }
 

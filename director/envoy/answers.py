@@ -9,7 +9,7 @@ from typing import Any, Self
 from director.domain.tensors import Manifest
 from director.domain.types import TaskKind
 from director.v1 import envoys_pb2, rounds_pb2
-from director.wire import tensors
+from director.wire import chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Work:
             round_number=message.round,
             base_model=message.base_model,
             digest=message.model.sha256.hex(),
-            manifest=tensors.manifest_of(message.manifest),
+            manifest=chunks.manifest_of(message.manifest),
             orders=tuple(
                 Order(task.name, TaskKind(task.kind), task.function, json.loads(task.settings_json or "{}"))
                 for task in message.tasks

@@ -12,12 +12,12 @@ from typing import NoReturn
 
 from director.domain.names import check_name
 from director.envoy.answers import Engagement
-from director.envoy.client import DirectorClient
-from director.envoy.concurrency import until_first
 from director.envoy.connections import Connection, until_answered
-from director.envoy.experiments import Review, Site, remove, take_part
-from director.envoy.heartbeats import Heartbeats, Service
-from director.envoy.shards import ShardSpec, describe
+from director.envoy.director_client import DirectorClient
+from director.envoy.participation import Review, Site, remove, take_part
+from director.envoy.pulse import Heartbeats, Service
+from director.envoy.shard_descriptor import ShardSpec, describe
+from director.envoy.side_by_side import until_first
 from director.errors import DirectorError, EnvoyNotFound, StaleAttempt
 from director.wire.channels import TlsFiles, addresses_of
 

@@ -12,7 +12,7 @@ from director.envoy.connections import Connection, Stubs
 from director.errors import Corrupt, Unavailable
 from director.v1.common_pb2 import DownloadPart, UploadWanted
 from director.v1.rounds_pb2 import Contribution, SubmitContributionRequest
-from director.wire.tensors import FileDownload, file_chunks
+from director.wire.chunks import FileDownload, file_chunks
 
 STALLED_AFTER_SECONDS = 300.0
 DAMAGED_DOWNLOADS = 3

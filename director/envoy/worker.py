@@ -20,7 +20,7 @@ from director.domain.tensors import Manifest
 from director.domain.types import TaskKind
 from director.envoy import protocol, results
 from director.envoy.references import resolve
-from director.envoy.shards import ShardDescriptor, load
+from director.envoy.shard_descriptor import ShardDescriptor, load
 from director.errors import DirectorError, InvalidArgument
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from director.domain.envoys import Shard
 from director.domain.types import ExperimentState
 from director.errors import InvalidArgument
-from director.services.experiments import ExperimentView
+from director.services.experiment_use_cases import ExperimentView
 from director.store.envoys import Envoy
 from director.store.metrics import Recorded
 

@@ -34,14 +34,14 @@ from director.facade.dicts import (
     write_shard,
 )
 from director.facade.pieces import file_pieces, measure, rechunked
-from director.services.experiments import ExperimentView
+from director.services.experiment_use_cases import ExperimentView
 from director.services.process import Process
 from director.services.reviewing import ReviewCallback
 from director.services.runtime import Caller
 from director.services.submissions import Submitting
 from director.settings import Settings, load_settings
 from director.store import contents
-from director.store.opening import open_database
+from director.store.engine.opening import open_database
 
 log = logging.getLogger(__name__)
 

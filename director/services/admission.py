@@ -11,10 +11,10 @@ from director.domain.scheduling import Limits
 from director.domain.types import ExperimentId, ExperimentState
 from director.errors import PASSING
 from director.services import endings
-from director.services.duties import Ticker
+from director.services.periodic_jobs import Ticker
 from director.services.runtime import Runtime
 from director.store import clock, events, experiments, federations, pending, queues
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Admission:
     async def admit(self) -> bool:
         """Decide once; True if some experiment was locked by somebody else: decide again soon."""
         async with self._runtime.db.write("admission") as tx:
-            await federations.take_duty(tx, federations.ADMISSION, wait=True)
+            await federations.take_job(tx, federations.ADMISSION, wait=True)
             if not (await clock.read(tx)).stale:
                 return await self._decide(tx)
         # After an outage nothing is decided before it is accounted for.

@@ -16,10 +16,10 @@ from director.effects import Clock, Entropy, SystemClock, SystemEntropy
 from director.errors import AlreadyExists, NotFound, PreconditionFailed
 from director.services import dumps, maintenance
 from director.store import events, federations, leases
-from director.store.backups import copy_file
-from director.store.database import Database
-from director.store.opening import open_database, sqlite_path
-from director.store.sqlite import lock_file
+from director.store.engine.database import Database
+from director.store.engine.file_copies import copy_file
+from director.store.engine.opening import open_database, sqlite_path
+from director.store.engine.sqlite import lock_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ What makes room goes on, and when there is some, so does everything else.
 
 import asyncio
 
-from director.domain.disk import Room
+from director.domain.room import Room
 from director.effects import monotonic
 from director.errors import DiskFull
 from director.settings import Settings
-from director.store import space
-from director.store.database import Database
-from director.store.opening import sqlite_path
+from director.store.engine import space
+from director.store.engine.database import Database
+from director.store.engine.opening import sqlite_path
 
 CACHED_SECONDS = 1.0
 WRITTEN_TWICE = 2

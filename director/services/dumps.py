@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from director.errors import PreconditionFailed, Unavailable
-from director.store import checks
-from director.store.database import Database
+from director.store.engine import durability
+from director.store.engine.database import Database
 
 PACKAGED = ("usr/lib/postgresql/*/bin/pg_dump", "usr/pgsql-*/bin/pg_dump", "opt/homebrew/opt/postgresql*/bin/pg_dump")
 """Where packages put the programs of each version, beside those of the server."""
@@ -24,7 +24,7 @@ async def dump(db: Database, target: Path) -> None:
         Unavailable: it failed; the text is its own.
     """
     async with db.read() as tx:
-        version = await checks.postgresql_version(tx)
+        version = await durability.postgresql_version(tx)
     program = await pg_dump(version // 10000)
     parts = urlsplit(db.url)
     # The password goes by way of the environment: a command line can be read by everyone on the machine.

@@ -3,7 +3,7 @@
 from director.domain.messages import DIRECTOR, ENDINGS, Event, EventKind
 from director.domain.types import ExperimentId, ExperimentState
 from director.store import events, experiments, queues, rounds
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 
 
 async def end(

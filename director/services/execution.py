@@ -12,10 +12,10 @@ from director.domain import aggregation
 from director.domain.messages import Event, EventKind
 from director.domain.types import DirectorId, ExperimentId
 from director.errors import PASSING, LeaseLost
-from director.services.duties import Ticker
+from director.services.execution_steps import Steps
+from director.services.periodic_jobs import Ticker
 from director.services.reviewing import ReviewCallback
 from director.services.runtime import Runtime
-from director.services.steps import Steps
 from director.store import events, leases
 from director.store.leases import Fence
 

@@ -1,10 +1,10 @@
 """Gathers what an experiment's waiting is explained from."""
 
-from director.domain.explaining import Circumstances, Presence, why
 from director.domain.types import ExperimentState
+from director.domain.waiting import Circumstances, Presence, why
 from director.services.runtime import Caller, Runtime
 from director.store import envoys, experiments, leases, pending, queues, snapshots
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.experiments import Experiment
 
 UNKNOWN = Presence(online=False, absence=0.0, serving=None)

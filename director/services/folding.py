@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from director.domain import aggregation
-from director.domain.metrics import Measurement, weighted_metrics
+from director.domain.scoring import Measurement, weighted_metrics
 from director.domain.tensors import check_finite
 from director.domain.types import ExperimentId
 from director.services.runtime import Runtime
 from director.store import contents, contributions, metrics, models, stash
 from director.store.contributions import Counted
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.experiments import Experiment
 from director.store.leases import Fence
 from director.store.stash import Blob, Upload
@@ -52,7 +52,7 @@ async def fold(runtime: Runtime, experiment: Experiment, fence: Fence, round_num
     settings, manifest = runtime.settings, experiment.manifest
     await runtime.disk.wait()
     async with runtime.db.write("begin fold") as tx:
-        upload = await stash.begin_afresh(
+        upload = await stash.begin_new(
             tx, purpose(fence, round_number), manifest.size_bytes, chunk_bytes=settings.chunk_bytes
         )
     share = runtime.budget.total_bytes // FOLDS_AT_ONCE

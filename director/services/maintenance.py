@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from director.errors import NotFound
-from director.services import fsck as checking
-from director.store import checks, reports, schema
-from director.store.checks import Finding
-from director.store.database import Database
-from director.store.opening import open_database, sqlite_path
+from director.services import checking
+from director.store import reports
+from director.store.engine import durability, schema
+from director.store.engine.database import Database
+from director.store.engine.durability import Finding
+from director.store.engine.opening import open_database, sqlite_path
 from director.store.reports import Report
 
 
@@ -49,11 +50,11 @@ async def report(url: str, name: str, *, experiment: str | None, limit: int) -> 
 async def check(url: str) -> list[Finding]:
     """Look at the schema and at what the promise of a commit rests on; changes nothing."""
     require_file(url)
-    found = [await checks.schema_finding(url)]
+    found = [await durability.schema_finding(url)]
     db = open_database(url)
     try:
         async with db.read() as tx:
-            return found + await checks.engine_findings(tx)
+            return found + await durability.engine_findings(tx)
     finally:
         await db.close()
 

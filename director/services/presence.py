@@ -18,9 +18,9 @@ from director.effects import monotonic
 from director.errors import PASSING
 from director.services.runtime import Runtime
 from director.store import events, federations, leases
-from director.store.database import Database
-from director.store.opening import open_database, sqlite_path
-from director.store.sqlite import lock_file
+from director.store.engine.database import Database
+from director.store.engine.opening import open_database, sqlite_path
+from director.store.engine.sqlite import lock_file
 from director.version import __version__
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Presence:
         runtime, sent = self._runtime, monotonic()
         me = DirectorId(runtime.entropy.token())
         async with runtime.db.write("enter") as tx:
-            await federations.found(tx, epoch=runtime.entropy.token(), tick=runtime.settings.tick)
+            await federations.create(tx, epoch=runtime.entropy.token(), tick=runtime.settings.tick)
             await leases.register(tx, me, host=platform.node(), version=__version__, lease=self._lease)
             dead = await leases.reap(tx, lease=self._lease, survivor=me if alone else None)
             happened = [Event(EventKind.DIRECTOR_REAPED, details={"director": each}) for each in dead]
@@ -96,13 +96,13 @@ class Presence:
                     log.warning("this director's lease expired; it enters anew")
                     await self._register(alone=False)
                 if self._beat >= next_look:
-                    next_look = self._beat + await self.bury()
+                    next_look = self._beat + await self.expire_leases()
             except PASSING as error:
                 log.warning("the lease waits: %s", error)
                 next_look = monotonic() + every
             await asyncio.sleep(min(every, max(next_look - monotonic(), 0.01)))
 
-    async def bury(self) -> float:
+    async def expire_leases(self) -> float:
         """Declare dead whose leases expired and free what they owned; return in how many seconds to look again."""
         poll = self._runtime.settings.poll.total_seconds()
         if not self._runtime.db.replicated:

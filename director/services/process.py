@@ -8,21 +8,22 @@ from typing import Any
 from director.effects import Entropy, SystemEntropy
 from director.errors import PASSING
 from director.services.admission import Admission
-from director.services.duties import Housekeeping, Ticker
-from director.services.envoys import Envoys
+from director.services.envoy_use_cases import Envoys
 from director.services.execution import Execution
-from director.services.experiments import Experiments
+from director.services.experiment_use_cases import Experiments
 from director.services.explaining import Explaining
+from director.services.periodic_jobs import PeriodicJobs, Ticker
 from director.services.presence import Presence
 from director.services.reviewing import ReviewCallback
-from director.services.rounds import Rounds
+from director.services.round_use_cases import Rounds
 from director.services.runtime import Caller, Runtime
 from director.services.streams import Streams
 from director.services.submissions import Submissions
 from director.settings import Settings
-from director.store import federations, schema
-from director.store.database import Database
-from director.store.notifications import Notifications
+from director.store import federations
+from director.store.engine import schema
+from director.store.engine.database import Database
+from director.store.engine.notifications import Notifications
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Process:
         self.explaining = Explaining(self.runtime)
         self.ticker = Ticker(self.runtime)
         self.presence = Presence(self.runtime)
-        self.housekeeping = Housekeeping(self.runtime)
+        self.periodic_jobs = PeriodicJobs(self.runtime)
         self.admission = Admission(self.runtime, self.ticker)
         self.execution = Execution(
             self.runtime, self.ticker, director_id=lambda: self.presence.director_id, review=review
@@ -88,7 +89,7 @@ class Process:
             self.presence.run(),
             self.admission.run(),
             self.execution.run(),
-            self.housekeeping.run(),
+            self.periodic_jobs.run(),
         ]
         if self.runtime.db.replicated:
             wakeups = self.runtime.wakeups

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from director.domain.types import ExperimentId
 from director.services.runtime import Runtime
-from director.store import retention
+from director.store import pruning
 
 PAUSE = 0.01
 """Seconds between two steps, for those who wait."""
@@ -31,31 +31,31 @@ class Retention:
 
     async def _prune_models(self, every: int) -> None:
         async with self._runtime.db.read() as tx:
-            progress = await retention.progress(tx)
+            progress = await pruning.progress(tx)
         self._pruned = {each: seen for each, seen in self._pruned.items() if each in progress}
         for experiment_id, seen in progress.items():
             if self._pruned.get(experiment_id) == seen:
                 continue
             async with self._runtime.db.write("prune models") as tx:
-                done = await retention.prune_models(tx, experiment_id, every=every)
+                done = await pruning.prune_models(tx, experiment_id, every=every)
             if done:
                 self._pruned[experiment_id] = seen
             await asyncio.sleep(PAUSE)
 
     async def _drop_histories(self, kept: timedelta) -> None:
         async with self._runtime.db.read() as tx:
-            removed = await retention.removed(tx, before=await tx.now() - kept)
+            removed = await pruning.removed(tx, before=await tx.now() - kept)
         for experiment_id in removed:
             more = True
             while more:
                 async with self._runtime.db.write("drop history") as tx:
-                    more = await retention.drop_history(tx, experiment_id)
+                    more = await pruning.drop_history(tx, experiment_id)
                 await asyncio.sleep(PAUSE)
 
     async def _forget(self, kept: timedelta) -> None:
         while (before := await self._old(kept)) is not None:
             async with self._runtime.db.write("forget") as tx:
-                if not await retention.forget(tx, before=before):
+                if not await pruning.forget(tx, before=before):
                     return
             await asyncio.sleep(PAUSE)
 
@@ -63,4 +63,4 @@ class Retention:
         """Return the instant before which something ended that is kept no longer; None if nothing did."""
         async with self._runtime.db.read() as tx:
             before = await tx.now() - kept
-            return before if await retention.anything_old(tx, before=before) else None
+            return before if await pruning.anything_old(tx, before=before) else None

@@ -7,7 +7,7 @@ from director.services.budget import Budget
 from director.services.disk import Disk
 from director.services.wakeups import Wakeups
 from director.settings import Settings
-from director.store.database import Database
+from director.store.engine.database import Database
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from director.domain.types import ExperimentId
 from director.errors import Conflict, InvalidArgument, Unavailable
 from director.services.runtime import Caller, Runtime
 from director.store import events, experiments, federations, metrics
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 
 PAGE = 500
 

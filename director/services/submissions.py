@@ -12,12 +12,12 @@ from director.domain.names import check_name, check_submission_id
 from director.domain.plan import Plan
 from director.domain.tensors import check_finite
 from director.errors import AlreadyExists, DirectorError, Forbidden, InvalidArgument, MessageTooLarge, Unavailable
-from director.services import archives, uploads
-from director.services.experiments import ExperimentView
+from director.services import plan_reading, uploads
+from director.services.experiment_use_cases import ExperimentView
 from director.services.runtime import Caller, Runtime
 from director.services.uploads import Chunks
 from director.store import clock, envoys, events, experiments, models, queues, stash
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.stash import Upload
 
 MAX_PRIORITY = 100
@@ -166,7 +166,7 @@ class Submissions:
         if submitting.plan is not None:
             return submitting.plan
         try:
-            plan = await (self._stored_plan(submitting) if archive is None else archives.plan_of_file(archive))
+            plan = await (self._stored_plan(submitting) if archive is None else plan_reading.plan_of_file(archive))
             plans.check_collaborators(plan, submitting.command.collaborators)
         except InvalidArgument:
             await self._refuse(submitting)
@@ -177,7 +177,7 @@ class Submissions:
     async def _stored_plan(self, submitting: Submitting) -> Plan:
         async with self._db.read() as tx:
             blob = await stash.find(tx, purpose(submitting.key, "archive"))
-        return await archives.read_plan(self._runtime, blob)
+        return await plan_reading.read_plan(self._runtime, blob)
 
     async def _refuse(self, submitting: Submitting) -> None:
         """Give the uploads of a submission up."""

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from director.store.database import Hint
+from director.store.engine.database import Hint
 
 
 class Wakeup:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select, update
 
 from director.domain.envoys import ServiceTime
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.tables import service_clocks
 
 TICKS_FORWARD = 2

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from sqlalchemy import Integer, bindparam, func, select
 
 from director.errors import NotFound
-from director.store.database import Database, Transaction
+from director.store.engine.database import Database, Transaction
 from director.store.stash import Blob, chunk_count
 from director.store.tables import blob_chunks
 

@@ -9,7 +9,7 @@ from sqlalchemy import Row, and_, bindparam, select
 from director.domain.messages import Contribute
 from director.domain.types import AssignmentState, BlobId, ExperimentId
 from director.errors import NotFound
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.stash import Blob
 from director.store.tables import assignments, blobs, contributions
 

@@ -12,7 +12,7 @@ from director.domain.messages import Event, EventKind, Heartbeat
 from director.domain.types import CollaboratorState
 from director.errors import EnvoyNotFound
 from director.store import clock, events, sessions
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.tables import collaborators, experiments, heartbeats, shards
 
 # As the partial index says it; with bound parameters in place of the literals it would not be used.

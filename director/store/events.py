@@ -13,7 +13,7 @@ from sqlalchemy import Integer, bindparam, insert, select, update
 
 from director.domain.messages import Event
 from director.domain.types import ExperimentId
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.tables import FEDERATION_STREAM, events, experiments, federations
 
 REASON_CHARACTERS = 65536

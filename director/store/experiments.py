@@ -7,14 +7,14 @@ from typing import Any
 
 from sqlalchemy import Executable, Row, Select, bindparam, delete, or_, select, update
 
-from director.domain.experiments import rank, sources
 from director.domain.messages import Content, SubmitExperiment
 from director.domain.plan import Plan
 from director.domain.tensors import Manifest
+from director.domain.transitions import rank, sources
 from director.domain.types import BlobId, ExperimentId, ExperimentState
 from director.errors import AlreadyExists, ExperimentNotFound
 from director.store import clock
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.stash import Blob
 from director.store.tables import experiment_users, experiments, models
 
@@ -56,7 +56,7 @@ RAN = update(experiments).where(THE_ONE).values(running_seconds=bindparam("lengt
 SET_ROUND = update(experiments).where(THE_ONE).values(round=bindparam("number"), crashes=0)
 SET_LAST_MODEL = update(experiments).where(THE_ONE).values(last_model=bindparam("model"), crashes=0)
 SET_BEST = update(experiments).where(THE_ONE).values(best_model=bindparam("model"), best_score=bindparam("score"))
-CALM = update(experiments).where(THE_ONE).values(crashes=0)
+RESET_CRASHES = update(experiments).where(THE_ONE).values(crashes=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,9 +318,9 @@ async def set_last_model(tx: Transaction, experiment_id: ExperimentId, number: i
     await tx.execute(SET_LAST_MODEL, {"wanted": experiment_id, "model": number})
 
 
-async def calm(tx: Transaction, experiment_id: ExperimentId) -> None:
+async def reset_crashes(tx: Transaction, experiment_id: ExperimentId) -> None:
     """Forget the crashes: something went well. The caller holds its row."""
-    await tx.execute(CALM, {"wanted": experiment_id})
+    await tx.execute(RESET_CRASHES, {"wanted": experiment_id})
 
 
 async def set_best(tx: Transaction, experiment_id: ExperimentId, model: int, score: float) -> None:

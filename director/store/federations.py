@@ -5,14 +5,14 @@ from typing import Any
 
 from sqlalchemy import Table, select, update
 
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.tables import duties, federations, service_clocks
 
 ADMISSION = "admission"
 SESSIONS = "sessions"
 
 
-async def found(tx: Transaction, *, epoch: str, tick: timedelta) -> None:
+async def create(tx: Transaction, *, epoch: str, tick: timedelta) -> None:
     """Make the rows that a new database needs; where they exist they stay."""
     now = await tx.now()
     rows: dict[Table, list[dict[str, Any]]] = {
@@ -37,7 +37,7 @@ async def set_epoch(tx: Transaction, epoch: str) -> bool:
     return begun.first() is not None
 
 
-async def take_duty(tx: Transaction, name: str, *, wait: bool) -> bool:
+async def take_job(tx: Transaction, name: str, *, wait: bool) -> bool:
     """Lock a duty's row: wait for it, or leave it to whoever has it."""
     row = select(duties.c.name).where(duties.c.name == name)
     locked = await tx.execute(row.with_for_update(key_share=True, skip_locked=not wait))

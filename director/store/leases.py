@@ -33,7 +33,7 @@ from director.domain.types import DirectorId, ExperimentId, ExperimentState, Rou
 from director.errors import LeaseLost
 from director.store import events
 from director.store import experiments as experiment_rows
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.tables import directors, experiments, rounds
 
 IN_PROGRESS = f"'{ExperimentState.IN_PROGRESS}'"

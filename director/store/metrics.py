@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Integer, Row, bindparam, select, update
 
 from director.domain.types import ExperimentId
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.tables import experiments, metrics
 
 

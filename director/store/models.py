@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, select, update
 from director.domain.types import BlobId, ExperimentId
 from director.errors import ModelNotFound
 from director.store import stash
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.stash import Blob
 from director.store.tables import blobs, models
 

@@ -13,7 +13,7 @@ from director.domain.scheduling import Candidate, Pending
 from director.domain.types import ExperimentState
 from director.store import clock, envoys
 from director.store import experiments as experiment_rows
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.tables import collaborators, experiments, heartbeats
 
 E = experiments.c

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import and_, bindparam, or_, select, update
 
-from director.domain.experiments import collaborator_sources
 from director.domain.messages import Event, EventKind
+from director.domain.transitions import collaborator_sources
 from director.domain.types import AssignmentState, CollaboratorState, ExperimentId, ExperimentState
 from director.errors import NotFound, StaleAttempt
 from director.store import events
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.envoys import Engagement
 from director.store.tables import assignments, collaborators, experiments
 

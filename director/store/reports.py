@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Executable, select, text
 
 from director.errors import InvalidArgument
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 
 ORDER = {
     "experiments": "experiment_id",

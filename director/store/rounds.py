@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import ScalarSelect, and_, bindparam, func, select, update
 
 from director.domain.plan import Plan
-from director.domain.rounds import Open, OpenRound
+from director.domain.steps import Open, OpenRound
 from director.domain.types import AssignmentState, BlobId, ExperimentId, RoundKind, RoundState
 from director.store import clock, stash
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.tables import assignments, contributions, rounds
 
 R = rounds.c

@@ -13,7 +13,7 @@ from sqlalchemy import Row, and_, bindparam, func, select, update
 from director.domain.envoys import Liveness, limit_seconds
 from director.domain.messages import Event, EventKind
 from director.store import clock, events
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.tables import envoy_sessions, heartbeats
 
 FRESHNESS = timedelta(minutes=1)

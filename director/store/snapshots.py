@@ -6,10 +6,10 @@ from datetime import timedelta
 from sqlalchemy import bindparam, select
 
 from director.domain.envoys import Liveness
-from director.domain.rounds import Member, Snapshot
+from director.domain.steps import Member, Snapshot
 from director.domain.types import AssignmentState, ExperimentId
 from director.store import clock, envoys, experiments, queues, rounds
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.experiments import Experiment
 from director.store.tables import assignments, contributions
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from director.domain.messages import Content
 from director.domain.types import BlobId, BlobState
 from director.errors import NotFound, Unavailable
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.tables import blob_chunks, blobs
 
 UNCLAIMED = timedelta(hours=24)
@@ -63,9 +63,9 @@ def chunk_count(size_bytes: int, chunk_bytes: int) -> int:
 
 # As the partial index says it; with a bound parameter in place of the literal it would not be used.
 UNTAKEN = blobs.c.state != literal_column(f"'{BlobState.TAKEN}'")
-OF_PURPOSE = select(blobs).where(blobs.c.purpose == bindparam("wanted"), UNTAKEN)
-LOCK_PURPOSE = OF_PURPOSE.with_for_update()
-COMPLETE = OF_PURPOSE.where(blobs.c.state == BlobState.COMPLETE)
+OF_UPLOAD_KEY = select(blobs).where(blobs.c.purpose == bindparam("wanted"), UNTAKEN)
+LOCK_UPLOAD_KEY = OF_UPLOAD_KEY.with_for_update()
+COMPLETE = OF_UPLOAD_KEY.where(blobs.c.state == BlobState.COMPLETE)
 TAKEABLE = (
     COMPLETE.where(blobs.c.digest == bindparam("content_digest"), blobs.c.size_bytes == bindparam("content_bytes"))
     .with_only_columns(blobs.c.id)
@@ -123,7 +123,7 @@ async def begin(tx: Transaction, purpose: str, content: Content, *, chunk_bytes:
     row = await beginning(tx, purpose, content.size_bytes, chunk_bytes=chunk_bytes, digest=content.digest)
     added = await tx.add_if_absent(blobs, row, "id")
     if added is None:
-        held = await lock_purpose(tx, purpose)
+        held = await lock_upload_key(tx, purpose)
         if (held.digest, held.size_bytes) == (content.digest, content.size_bytes):
             return await go_on(tx, held)
         await give_up(tx, BlobId(held.id))
@@ -131,7 +131,7 @@ async def begin(tx: Transaction, purpose: str, content: Content, *, chunk_bytes:
     return Upload(BlobId(added.id), content.size_bytes, chunk_bytes, 0 if content.size_bytes else None)
 
 
-async def begin_afresh(tx: Transaction, purpose: str, size_bytes: int, *, chunk_bytes: int) -> Upload:
+async def begin_new(tx: Transaction, purpose: str, size_bytes: int, *, chunk_bytes: int) -> Upload:
     """Begin a blob whose digest is known only at its end; whatever had this purpose is given up.
 
     Raises:
@@ -140,7 +140,7 @@ async def begin_afresh(tx: Transaction, purpose: str, size_bytes: int, *, chunk_
     row = await beginning(tx, purpose, size_bytes, chunk_bytes=chunk_bytes, digest=None)
     added = await tx.add_if_absent(blobs, row, "id")
     if added is None:
-        await give_up(tx, BlobId((await lock_purpose(tx, purpose)).id))
+        await give_up(tx, BlobId((await lock_upload_key(tx, purpose)).id))
         added = await add(tx, row)
     return Upload(BlobId(added.id), size_bytes, chunk_bytes, 0)
 
@@ -169,13 +169,13 @@ async def go_on(tx: Transaction, held: Row[Any]) -> Upload:
     return Upload(BlobId(held.id), held.size_bytes, held.chunk_bytes, missing)
 
 
-async def lock_purpose(tx: Transaction, purpose: str) -> Row[Any]:
+async def lock_upload_key(tx: Transaction, purpose: str) -> Row[Any]:
     """Lock the blob that has a purpose.
 
     Raises:
         Unavailable: it has lost it in this very moment.
     """
-    held = (await tx.execute(LOCK_PURPOSE, {"wanted": purpose})).first()
+    held = (await tx.execute(LOCK_UPLOAD_KEY, {"wanted": purpose})).first()
     if held is None:
         raise Unavailable("the same upload ended elsewhere at this moment; repeat the call")
     return held

@@ -31,7 +31,7 @@ from director.domain.types import (
     RoundKind,
     RoundState,
 )
-from director.store.columns import Bytes, Digest, Document, Instant, Key, Name, Real, State
+from director.store.engine.columns import Bytes, Digest, Document, Instant, Key, Name, Real, State
 
 metadata = MetaData(
     naming_convention={

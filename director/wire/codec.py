@@ -12,7 +12,7 @@ from director.domain.messages import Content, Contribute, Heartbeat, SubmitExper
 from director.domain.types import ExperimentState
 from director.errors import InvalidArgument
 from director.v1 import common_pb2, envoys_pb2, experiments_pb2, rounds_pb2
-from director.wire.tensors import blob_info, manifest_of
+from director.wire.chunks import blob_info, manifest_of
 
 STATES = {
     ExperimentState.PENDING: experiments_pb2.EXPERIMENT_STATE_PENDING,

@@ -9,7 +9,7 @@ from director.store import contents, stash
 from director.store.stash import Blob
 from director.v1 import common_pb2
 from director.wire import codec
-from director.wire.tensors import chunk, manifest_message
+from director.wire.chunks import chunk, manifest_message
 
 
 async def parts(

@@ -18,10 +18,10 @@ from director.v1 import (
     rounds_pb2_grpc,
 )
 from director.wire.channels import MAX_MESSAGE_BYTES, TlsFiles, is_loopback
-from director.wire.envoys import EnvoyServicer
-from director.wire.experiments import ExperimentServicer
+from director.wire.envoy_service import EnvoyServicer
+from director.wire.experiment_service import ExperimentServicer
 from director.wire.guard import ErrorInterceptor
-from director.wire.rounds import RoundServicer
+from director.wire.round_service import RoundServicer
 
 SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from director.domain.plan import Task
-from director.services.experiments import ExperimentView
-from director.services.rounds import Idle, Quit, Work
+from director.services.experiment_use_cases import ExperimentView
+from director.services.round_use_cases import Idle, Quit, Work
 from director.store import events, metrics
 from director.store.envoys import Engagement, Envoy
 from director.v1 import envoys_pb2, experiments_pb2, rounds_pb2
 from director.wire import codec
-from director.wire.tensors import manifest_message
+from director.wire.chunks import manifest_message
 
 
 def experiment(

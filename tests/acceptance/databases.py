@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from director.store import database as store
-from director.store.opening import open_database
+from director.store.engine import database
+from director.store.engine.opening import open_database
 from tests.simulation.endings import Ending, ending
 from tests.store import words
 
@@ -35,7 +35,7 @@ class Database:
         told = {aspect: [alike(row) for row in each] for aspect, each in found.items()}
         return {aspect: each if aspect == "step" else sorted(each, key=repr) for aspect, each in told.items()}
 
-    async def _opened(self, ask: Callable[[store.Database], Awaitable[T]]) -> T:
+    async def _opened(self, ask: Callable[[database.Database], Awaitable[T]]) -> T:
         db = open_database(self.url)
         try:
             return await ask(db)

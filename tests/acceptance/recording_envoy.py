@@ -10,7 +10,7 @@ from pathlib import Path
 from director.cli import main as command_line
 from director.domain.messages import Contribute
 from director.envoy import runner
-from director.envoy.client import DirectorClient
+from director.envoy.director_client import DirectorClient
 
 
 class RecordingClient(DirectorClient):

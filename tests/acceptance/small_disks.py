@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 import asyncpg
 
-from director.store import schema
+from director.store.engine import schema
 from tests.postgres import PostgresServer
 
 MEBIBYTE = 1 << 20

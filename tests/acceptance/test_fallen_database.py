@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from director.store import schema
+from director.store.engine import schema
 from director.v1 import experiments_pb2
 from director.v1.experiments_pb2_grpc import ExperimentServiceStub
 from director.wire.channels import sync_channel

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from director.cli.report import NAMES
+from director.cli.report_command import NAMES
 from tests.acceptance.material import BEST, INITIAL, ROUNDS, WARDS, expected_model, lay_out, start_envoys, submit
 from tests.acceptance.processes import Machine
 from tests.postgres import PostgresServer

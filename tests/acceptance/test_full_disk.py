@@ -10,7 +10,7 @@ import pytest
 
 from director.client import Federation
 from director.client.payloads import spool
-from director.client.submissions import submission
+from director.client.sending import submission
 from director.errors import DiskFull
 from director.v1.experiments_pb2 import SubmitRequest
 from director.v1.experiments_pb2_grpc import ExperimentServiceStub

@@ -129,7 +129,7 @@ async def fall_silent(federation: World, clock: ManualClock) -> None:
     for _ in range(40):
         clock.advance(timedelta(seconds=5))
         await federation.process.ticker.tick()
-    await federation.process.housekeeping.look_at_sessions()
+    await federation.process.periodic_jobs.reconcile_sessions()
 
 
 def test_every_kind_of_event_is_documented_and_no_other() -> None:

@@ -15,9 +15,9 @@ from director.cli.main import director
 from director.domain import plan as plans
 from director.domain.aggregation import RULES
 from director.domain.plan import Plan
-from director.domain.rounds import quorum
+from director.domain.steps import quorum
 from director.errors import DirectorError, InvalidPlan
-from director.services.archives import parse_yaml
+from director.services.plan_reading import parse_yaml
 from director.settings import Settings, load_settings
 from director.wire.statuses import code_of
 from tests.docs.pages import blocks, page, quoted, rows, sections

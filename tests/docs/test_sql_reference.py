@@ -12,7 +12,7 @@ from director.domain.messages import Heartbeat
 from director.domain.types import ExperimentId
 from director.effects import ManualClock
 from director.services.runtime import Caller
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.views import VIEWS
 from tests.docs.pages import blocks, page, quoted, rows, sections
 from tests.store.words import only_postgresql
@@ -71,7 +71,7 @@ async def history(migrated_url: str) -> AsyncIterator[World]:
             clock.advance(timedelta(hours=1))
             await federation.process.ticker.tick()
             await beat(federation, "a")
-            await federation.process.housekeeping.look_at_sessions()
+            await federation.process.periodic_jobs.reconcile_sessions()
         yield federation
 
 

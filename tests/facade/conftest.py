@@ -14,7 +14,7 @@ from director import Director
 from director.domain.messages import Content, Contribute
 from director.domain.tensors import Manifest, payload_pieces
 from director.domain.types import ExperimentId, Tensors
-from director.services.rounds import Quit, Work
+from director.services.round_use_cases import Quit, Work
 from director.store.stash import Upload
 from tests.world import PLAN, chunks_of
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
-from director.store.schema import connection_for_migrations
+from director.store.engine.schema import connection_for_migrations
 
 VERSIONS = "alembic_version"
 

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from director.errors import SchemaOutdated, Unavailable
-from director.store import schema
+from director.store.engine import schema
 from director.store.tables import metadata
 from director.store.views import VIEWS
 from tests.migrations.dump import dump
@@ -156,7 +156,7 @@ async def test_migration_that_leaves_rows_without_their_parents_is_refused(
 
 
 async def test_two_processes_may_upgrade_at_once(database_url: str) -> None:
-    code = f"from director.store import schema; schema.upgrade({database_url!r})"
+    code = f"from director.store.engine import schema; schema.upgrade({database_url!r})"
     processes = [await asyncio.create_subprocess_exec(sys.executable, "-c", code) for _ in range(2)]
 
     statuses = [await process.wait() for process in processes]

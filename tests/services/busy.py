@@ -14,10 +14,10 @@ from director.domain.messages import Heartbeat
 from director.domain.types import ExperimentId, ExperimentState, Tensors
 from director.errors import LeaseLost, NotFound, ResourceExhausted, RoundClosed, StaleAttempt, Unavailable
 from director.services.process import Process
-from director.services.rounds import Quit, Work
+from director.services.round_use_cases import Quit, Work
 from director.settings import Settings
+from director.store.engine.opening import open_database
 from director.store.envoys import Engagement
-from director.store.opening import open_database
 from director.store.tables import contributions
 from tests.world import MODEL, RESEARCHER, World
 

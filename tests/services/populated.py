@@ -8,7 +8,7 @@ import asyncpg
 
 from director.domain.types import ExperimentId
 from director.effects import ManualClock
-from director.store.opening import sqlite_path
+from director.store.engine.opening import sqlite_path
 from tests.store.words import live
 from tests.world import PLAN, RESEARCHER, World, world
 
@@ -25,7 +25,7 @@ async def populate(url: str) -> None:
     async with world(url, clock=clock, lease=PATIENCE) as federation:
         await federation.register("a")
         await live(federation, clock, 130)  # it goes silent, and comes back
-        await federation.process.housekeeping.look_at_sessions()
+        await federation.process.periodic_jobs.reconcile_sessions()
         await federation.register(*"abcdefghi")
         await live(federation, clock, 1)
         await finish(federation, "finished", values=(1.0, 3.0, 2.0))
@@ -36,7 +36,7 @@ async def populate(url: str) -> None:
         await freeze(federation)
         await lose_members(federation)
         await federation.submit("waiting", envoys=("a", "b"))
-        await federation.process.housekeeping.sweep()
+        await federation.process.periodic_jobs.sweep()
 
 
 async def finish(federation: World, name: str, *, values: tuple[float, ...], plan: str = PLAN) -> None:

@@ -14,9 +14,9 @@ from director.cli.main import run
 from director.domain.types import ExperimentState
 from director.effects import ManualClock
 from director.errors import AlreadyExists, Conflict, LeaseLost, NotFound, PreconditionFailed, Unavailable
-from director.services import backups, dumps, fsck
+from director.services import backups, checking, dumps
 from director.store import events, leases, models
-from director.store.opening import open_database
+from director.store.engine.opening import open_database
 from director.store.tables import FEDERATION_STREAM
 from tests.postgres import PostgresServer
 from tests.services.busy import busy
@@ -84,13 +84,13 @@ async def test_backup_taken_under_load_is_whole_and_goes_on_to_the_same_models(
     restored_url = await restore(backup)
 
     restored = open_database(restored_url)
-    assert (await fsck.report(restored)).findings == []
+    assert (await checking.report(restored)).findings == []
     assert await one(restored, "SELECT state FROM experiments WHERE name = 'first'") == "in_progress"
     await restored.close()
     async with busy(restored_url, "abc") as federation:
         assert {await federation.ended(name) for name in names} == {ExperimentState.FINISHED}
         assert await last_models(federation.world, *names) == expected
-        assert (await fsck.report(federation.world.db)).findings == []
+        assert (await checking.report(federation.world.db)).findings == []
 
 
 @only_sqlite
@@ -247,7 +247,7 @@ async def test_directors_that_run_meanwhile_enter_anew_and_go_on(migrated_url: s
 
         assert (begun.directors, begun.experiments) == (1, 1)
         assert await federation.ended("long") is ExperimentState.FINISHED
-        assert (await fsck.report(federation.world.db)).findings == []
+        assert (await checking.report(federation.world.db)).findings == []
 
 
 @only_sqlite

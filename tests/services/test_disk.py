@@ -13,7 +13,7 @@ from director.effects import ManualClock
 from director.errors import DiskFull
 from director.services import disk, folding, uploads
 from director.store import clock as clocks
-from director.store.database import Seam
+from director.store.engine.database import Failpoints
 from director.store.stash import Upload
 from tests.services.words import collecting, complete, state_of, states
 from tests.store.words import PATIENCE, one, rows, waits
@@ -120,13 +120,13 @@ async def test_fold_waits_for_room_before_it_begins_and_at_each_column(federatio
     await federation.steps(begun.fence).next()
     experiment = (await federation.process.experiments.get("experiment", RESEARCHER)).experiment
 
-    class Filling(Seam):
+    class Filling(Failpoints):
         def after(self, name: str) -> None:
             if name == "begin fold":
                 fill(federation)
 
     fill(federation)
-    federation.db.seam = Filling()
+    federation.db.failpoints = Filling()
     fold = asyncio.create_task(folding.fold(federation.process.runtime, experiment, begun.fence, 1))
     assert await waits(fold)
     assert await one(federation.db, "SELECT count(*) FROM blobs WHERE purpose LIKE 'fold/%'") == 0
@@ -150,6 +150,6 @@ async def test_what_makes_room_goes_on_without_any(federation: World) -> None:
 
     await federation.process.experiments.cancel("experiment", RESEARCHER)
     await federation.process.experiments.remove("experiment", RESEARCHER)
-    await federation.process.housekeeping.once()
+    await federation.process.periodic_jobs.once()
 
     assert await rows(federation.db, "SELECT id FROM blobs") == []

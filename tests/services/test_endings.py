@@ -6,7 +6,7 @@ import pytest
 
 from director.domain.types import ExperimentState
 from director.errors import AlreadyExists, ExperimentNotFound, LeaseLost, PreconditionFailed
-from director.services.rounds import Quit
+from director.services.round_use_cases import Quit
 from director.services.runtime import Caller
 from tests.services.words import (
     OPERATOR,
@@ -81,7 +81,7 @@ async def test_whatever_there_is_can_be_removed_and_leaves_no_bytes_but_its_hist
             await federation.process.experiments.get(name, RESEARCHER)
         with pytest.raises(ExperimentNotFound):
             await federation.process.experiments.remove(name, RESEARCHER)
-    await federation.process.housekeeping.sweep()
+    await federation.process.periodic_jobs.sweep()
 
     after = await contents(federation.db, but=())
     assert after["blobs"] == after["blob_chunks"] == []
@@ -182,7 +182,7 @@ async def test_updates_are_gone_once_their_round_has_ended_and_their_digests_sta
     stored = await train(federation, begun, "a")
 
     await federation.process.experiments.cancel("experiment", RESEARCHER)
-    await federation.process.housekeeping.sweep()
+    await federation.process.periodic_jobs.sweep()
 
     found = await one(federation.db, "SELECT digest, blob_id FROM contributions")
     assert found == (stored.digest, None)

@@ -12,7 +12,7 @@ import pytest
 from director.domain.types import ExperimentState
 from director.effects import ManualClock
 from director.errors import Unavailable
-from director.store.database import Database, Seam
+from director.store.engine.database import Database, Failpoints
 from tests.services.replicas import running as at_work
 from tests.services.words import collecting, complete, state_of
 from tests.store.words import (
@@ -35,7 +35,7 @@ ROUNDS = "SELECT number FROM rounds"
 MINUTES = timedelta(minutes=10)
 
 
-class Timeout(Seam):
+class Timeout(Failpoints):
     """Loses the answers to the first transactions of a name: they are executed, and time out."""
 
     def __init__(self, name: str, *, times: int = 1) -> None:
@@ -47,7 +47,7 @@ class Timeout(Seam):
             raise Unavailable("timed out")
 
 
-class Broken(Seam):
+class Broken(Failpoints):
     """Has a defect in the transactions of a name."""
 
     def __init__(self, name: str) -> None:
@@ -93,7 +93,7 @@ def loops(experiment_id: int) -> list[str]:
 async def test_claim_whose_answer_was_lost_is_found_at_the_next_look(slow: World) -> None:
     await running(slow)
     me = slow.process.presence.director_id
-    slow.db.seam = Timeout("claim")
+    slow.db.failpoints = Timeout("claim")
     async with let_go(slow):
         with pytest.raises(Unavailable):
             await slow.process.execution.reconcile()
@@ -243,7 +243,7 @@ async def test_step_that_fails_again_and_again_fails_the_experiment_with_the_rea
     federation: World,
 ) -> None:
     await running(federation)
-    federation.db.seam = Broken("open round")
+    federation.db.failpoints = Broken("open round")
     async with let_go(federation):
         await federation.process.execution.reconcile()
         async with asyncio.timeout(20):

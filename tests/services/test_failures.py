@@ -4,7 +4,7 @@ import pytest
 
 from director.domain.types import ExperimentState
 from director.errors import NotFound, RoundClosed
-from director.services.rounds import Quit, Work
+from director.services.round_use_cases import Quit, Work
 from tests.services.words import (
     collecting,
     complete,

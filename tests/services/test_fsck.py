@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from director.cli.main import run
-from director.services import fsck
-from director.store.database import Database
-from director.store.fsck import Check, blobs, envoys, experiments, rounds, streams
-from director.store.opening import open_database
+from director.services import checking
+from director.store.engine.database import Database
+from director.store.engine.opening import open_database
+from director.store.fsck import Check, blob_checks, envoy_checks, experiment_checks, round_checks, stream_checks
 from tests.conftest import lent
 from tests.postgres import PostgresServer
 from tests.services.busy import busy
@@ -412,24 +412,30 @@ async def db(url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have everything read in many pages."""
-    for module, size in ((blobs, 2), (envoys, 2), (experiments, 2), (rounds, 1), (streams, 3)):
+    for module, size in (
+        (blob_checks, 2),
+        (envoy_checks, 2),
+        (experiment_checks, 2),
+        (round_checks, 1),
+        (stream_checks, 3),
+    ):
         monkeypatch.setattr(module, "PAGE", size)
 
 
 async def test_healthy_federation_gives_no_finding(db: Database) -> None:
-    report = await fsck.report(db)
+    report = await checking.report(db)
 
-    assert report == fsck.Report(len(Check), [])
+    assert report == checking.Report(len(Check), [])
 
 
 async def test_healthy_federation_gives_no_finding_page_by_page(db: Database, small_pages: None) -> None:
-    assert (await fsck.report(db)).findings == []
+    assert (await checking.report(db)).findings == []
 
 
 async def test_new_database_gives_no_finding(migrated_url: str) -> None:
     db = open_database(migrated_url)
 
-    found = (await fsck.report(db)).findings
+    found = (await checking.report(db)).findings
 
     assert found == []
     await db.close()
@@ -443,7 +449,7 @@ async def test_each_broken_invariant_is_found_and_nothing_else(
 ) -> None:
     await asyncio.to_thread(corrupt, url, *statements)
 
-    found = (await fsck.report(db)).findings
+    found = (await checking.report(db)).findings
 
     assert [(each.check, text in each.text) for each in found] == [(check, True)], found
 
@@ -459,7 +465,7 @@ async def test_nothing_is_found_while_directors_work(migrated_url: str) -> None:
         for number in range(3):
             await federation.world.submit(f"experiment {number}", envoys="abc", plan=LONG)
         while not (await federation.state("experiment 2")).terminal:
-            found += [finding async for finding in fsck.findings(federation.world.db)]
+            found += [finding async for finding in checking.findings(federation.world.db)]
             looks += 1
             if looks == 3:
                 await federation.world.process.experiments.remove("experiment 0", RESEARCHER)

@@ -14,9 +14,9 @@ from director.domain.messages import EventKind, Heartbeat
 from director.domain.types import ExperimentState
 from director.effects import ManualClock
 from director.errors import Unavailable
-from director.services import fsck
+from director.services import checking
 from director.store import clock as clocks
-from director.store.database import Database, Seam
+from director.store.engine.database import Database, Failpoints
 from director.store.envoys import Envoy
 from director.store.leases import Fence
 from tests.services.words import Collecting, collecting, complete, state_of, states
@@ -48,7 +48,7 @@ async def look(federation: World) -> None:
     """Do once what is done all the time."""
     await federation.process.ticker.tick()
     await federation.admit()
-    await federation.process.housekeeping.once()
+    await federation.process.periodic_jobs.once()
 
 
 async def envoys(federation: World) -> dict[str, Envoy]:
@@ -127,7 +127,7 @@ async def test_day_without_a_director_decides_nothing(
         assert seen["gone"].absence_seconds == pytest.approx(HOUR / 2 + PERIOD, abs=2 * tick)
         assert await rows(federation.db, OFFLINE) == ["gone"]
         assert await rows(federation.db, OPEN_SESSIONS) == ["a", "b"]
-        assert [finding async for finding in fsck.findings(federation.db)] == []
+        assert [finding async for finding in checking.findings(federation.db)] == []
 
 
 @pytest.mark.parametrize("director", ["goes on", "is another"])
@@ -190,10 +190,10 @@ async def test_clock_that_jumps_back_and_forth_decides_nothing(timed: World, clo
     assert await state_of(timed, "waiting") is ExperimentState.PENDING
     assert await rows(timed.db, OFFLINE) == ["gone"]
     assert await rows(timed.db, OPEN_SESSIONS) == ["a", "b"]
-    assert [finding async for finding in fsck.findings(timed.db)] == []
+    assert [finding async for finding in checking.findings(timed.db)] == []
 
 
-class Away(Seam):
+class Away(Failpoints):
     """A database that is away, and counts how often it is asked."""
 
     asked = 0
@@ -207,9 +207,9 @@ class Away(Seam):
 async def test_director_whose_database_is_away_asks_for_it_only_now_and_then(migrated_url: str) -> None:
     lease, seconds = timedelta(seconds=1), 0.5
     async with world(migrated_url, lease=lease) as federation:
-        federation.db.seam = away = Away()
+        federation.db.failpoints = away = Away()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(federation.process.presence.run(), seconds)
-        federation.db.seam = Seam()
+        federation.db.failpoints = Failpoints()
 
     assert 1 < away.asked <= 1 + seconds / (lease / 6).total_seconds()

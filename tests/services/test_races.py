@@ -27,12 +27,12 @@ from director.errors import (
     StaleAttempt,
     Unavailable,
 )
-from director.services import fsck
+from director.services import checking
 from director.services.wakeups import Wakeups
 from director.store import events, leases
+from director.store.engine.notifications import Notifications
 from director.store.envoys import Engagement
 from director.store.leases import Fence
-from director.store.notifications import Notifications
 from tests.postgres import PostgresServer
 from tests.services.busy import Busy
 from tests.services.replicas import Deadlocks, replicas, running
@@ -171,7 +171,7 @@ async def test_experiment_ends_once_and_no_model_appears_after_it(
         assert len(models) == 1 + happened.count(EventKind.ROUND_CLOSED)
         assert await rows(three[0].db, ENGAGED) == []
         endings[state] += 1
-    assert [finding async for finding in fsck.findings(three[0].db)] == []
+    assert [finding async for finding in checking.findings(three[0].db)] == []
     assert not str(deadlocks)
     if trials > TRIALS:
         assert {"finished", "failed", "cancelled"} <= set(endings), "it depends on who comes first"
@@ -211,7 +211,7 @@ async def test_envoy_never_serves_two_however_many_admit_at_once(
 
     started = await rows(three[0].db, "SELECT count(*) FROM experiments WHERE started_at IS NOT NULL")
     assert started == [len(names)]
-    assert [finding async for finding in fsck.findings(three[0].db)] == []
+    assert [finding async for finding in checking.findings(three[0].db)] == []
     assert not str(deadlocks)
 
 

@@ -11,9 +11,9 @@ import pytest
 from director.domain.types import ExperimentId, ExperimentState
 from director.effects import ManualClock
 from director.errors import ModelNotFound
-from director.services import fsck
-from director.store import contents, models, retention
-from director.store.database import Database
+from director.services import checking
+from director.store import contents, models, pruning
+from director.store.engine.database import Database
 from tests.services.busy import busy
 from tests.store.words import change, holding, live, one, only_postgresql, rows
 from tests.world import PLAN, RESEARCHER, World, world
@@ -61,7 +61,7 @@ async def finished(federation: World, name: str = "experiment", *, plan: str = L
 
 
 async def keep_house(federation: World) -> None:
-    await federation.process.housekeeping.once()
+    await federation.process.periodic_jobs.once()
 
 
 async def removed(federation: World, name: str = "experiment") -> ExperimentId:
@@ -100,7 +100,7 @@ async def test_first_best_and_last_models_are_kept_and_those_between_as_set(open
             await federation.process.experiments.model("experiment", RESEARCHER, which)
         with pytest.raises(ModelNotFound, match="model 4 is kept no longer"):
             await federation.process.experiments.model("experiment", RESEARCHER, 4)
-        assert (await fsck.report(federation.db)).findings == []
+        assert (await checking.report(federation.db)).findings == []
 
 
 async def test_model_that_is_no_longer_the_best_goes(opened: Open) -> None:
@@ -149,7 +149,7 @@ async def test_experiment_that_somebody_holds_is_pruned_later(opened: Open) -> N
 
 
 async def test_models_are_pruned_a_few_at_a_time(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "STEP", 2)
+    monkeypatch.setattr(pruning, "STEP", 2)
     async with opened(keep_models_every=100) as federation:
         experiment_id = await finished(federation)
 
@@ -188,7 +188,7 @@ async def test_history_of_a_removed_experiment_is_dropped_after_its_time(opened:
 
         assert await history(federation.db, old) == dict.fromkeys(HISTORY, 0)
         assert [await history(federation.db, each) for each in (kept, young)] == before
-        assert (await fsck.report(federation.db)).findings == []
+        assert (await checking.report(federation.db)).findings == []
 
 
 async def test_submission_of_a_dropped_history_is_still_known(opened: Open, clock: ManualClock) -> None:
@@ -209,13 +209,13 @@ async def test_nothing_is_found_between_the_steps_of_dropping_a_history(
 ) -> None:
     async with opened() as federation:
         experiment_id = await removed(federation)
-        monkeypatch.setattr(retention, "STEP", 3)
+        monkeypatch.setattr(pruning, "STEP", 3)
         steps, found, more = 0, [], True
 
         while more:
             async with federation.db.write("drop history") as tx:
-                more = await retention.drop_history(tx, experiment_id)
-            found += (await fsck.report(federation.db)).findings
+                more = await pruning.drop_history(tx, experiment_id)
+            found += (await checking.report(federation.db)).findings
             steps += 1
 
         assert found == []
@@ -283,4 +283,4 @@ async def test_what_is_referenced_is_never_touched_while_everybody_works(migrate
             while await rows(db, LEFT) or len(await rows(db, KEPT, id=kept)) > 5:
                 await asyncio.sleep(0.05)
         assert set(await rows(db, KEPT, id=kept)) >= {0, 3, 6, 7}
-        assert (await fsck.report(db)).findings == []
+        assert (await checking.report(db)).findings == []

@@ -13,9 +13,9 @@ from director.services import endings
 from director.services.runtime import Caller, Runtime
 from director.services.streams import PAGE, Streams
 from director.store import experiments, metrics
-from director.store.database import Database, Transaction
+from director.store.engine.database import Database, Transaction
+from director.store.engine.opening import open_database
 from director.store.metrics import Measured
-from director.store.opening import open_database
 from tests.services.words import collecting, complete, finished
 from tests.world import RESEARCHER, World
 

@@ -16,7 +16,7 @@ from director.services import uploads
 from director.services.submissions import Submitting, purpose
 from director.services.uploads import Chunks
 from director.store import experiments, stash
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.stash import Upload
 from tests.services.words import OPERATOR, state_of, uploads_left
 from tests.store.words import one, only_postgresql, rows
@@ -210,7 +210,7 @@ async def test_archive_that_is_not_the_one_announced_is_given_up_and_can_be_sent
     again = await send_archive(federation, await begin(federation))
 
     assert again.blob_id != upload.blob_id
-    await federation.process.housekeeping.sweep()
+    await federation.process.periodic_jobs.sweep()
     assert await rows(federation.db, "SELECT id FROM blobs") == [begun.model.blob_id, again.blob_id]
 
 
@@ -219,7 +219,7 @@ async def test_refused_submission_leaves_nothing_once_it_is_swept(federation: Wo
 
     with pytest.raises(InvalidPlan):
         await federation.submit(plan=PLAN + "epochs: 3\n")
-    await federation.process.housekeeping.sweep()
+    await federation.process.periodic_jobs.sweep()
 
     found = await contents(federation.db, but=())
     assert found["blobs"] == found["blob_chunks"] == found["experiments"] == []

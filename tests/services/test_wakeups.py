@@ -3,7 +3,7 @@
 import asyncio
 
 from director.services.wakeups import Wakeups
-from director.store.database import Hint
+from director.store.engine.database import Hint
 from tests.world import World
 
 EXPERIMENT: Hint = ("experiment", 1)

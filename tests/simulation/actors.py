@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
-from director.store.database import Hint
+from director.store.engine.database import Hint
 from tests.world import World
 
 T = TypeVar("T")

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from director.domain.types import BlobId, ExperimentState
-from director.services import fsck
+from director.services import checking
 from director.store import contents, stash
-from director.store.database import Database
+from director.store.engine.database import Database
 from tests.simulation import laboratory
 from tests.simulation.actors import Client
 from tests.simulation.endings import broken_promises
@@ -33,7 +33,7 @@ NOTHING = {
 
 async def violations(db: Database, clients: Iterable[Client], submissions: Iterable[Submission]) -> list[str]:
     """Look at the rows and at the ledgers; return what does not hold."""
-    said = [finding.text async for finding in fsck.findings(db)]
+    said = [finding.text async for finding in checking.findings(db)]
     said += [f"{what}: {found}" for what, query in NOTHING.items() if (found := await rows(db, query))]
     said += await broken_promises(db, clients)
     for submission in submissions:

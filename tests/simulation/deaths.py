@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from director.store.database import Seam
+from director.store.engine.database import Failpoints
 
 
 class Died(BaseException):
@@ -53,8 +53,8 @@ def die_at(*fatal: Point) -> Fate:
     return fate
 
 
-class Mortal(Seam):
-    """A process's seam: numbers the commits, and once the process has died it lets nothing pass."""
+class Mortal(Failpoints):
+    """A process's failpoints: numbers the commits, and once the process has died it lets nothing pass."""
 
     def __init__(self, fate: Fate, tally: Counter[str]) -> None:
         """Number on from a tally, which outlives the process."""

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 from director.effects import Clock, SeededEntropy
 from director.errors import LeaseLost, NotFound, Unavailable
 from director.services.execution import Execution
+from director.services.execution_steps import Steps
 from director.services.process import Process
-from director.services.steps import Steps
 from director.settings import Settings
 from director.store import leases
-from director.store.database import Database, Hint
+from director.store.engine.database import Database, Hint
+from director.store.engine.opening import open_database
 from director.store.leases import Fence
-from director.store.opening import open_database
 from tests.simulation.actors import Actor, Surroundings
 from tests.simulation.deaths import Fate, Mortal
 from tests.simulation.envoys import PERIOD
@@ -99,7 +99,7 @@ class Director:
     ) -> None:
         """Build a process; nothing is connected yet. With rivals it frees what the dead own, on either engine."""
         self.db = database(url, clock=clock)
-        self.seam = self.db.seam = Mortal(fate, tally)
+        self.failpoints = self.db.failpoints = Mortal(fate, tally)
         settings = Settings(database=url, lease=LEASE, poll=POLL, chunk_bytes=4096, envoy_health_check_period=PERIOD)
         self.process = Process(self.db, settings, entropy=SeededEntropy(seed))
         self.process.runtime.wakeups.relay = heard
@@ -125,11 +125,11 @@ class Director:
             return SOON if await process.execution.reconcile(hinted=claim.hinted) else poll
 
         async def keep_house() -> float:
-            await process.housekeeping.once()
+            await process.periodic_jobs.once()
             return poll
 
         claim = Job("claim", self, reconcile, ("claim", 0))
-        replicated = [Job("renew", self, renew), Job("bury", self, process.presence.bury)]
+        replicated = [Job("renew", self, renew), Job("expire leases", self, process.presence.expire_leases)]
         return [
             Job("tick", self, tick),
             *(replicated if self.db.replicated else []),
@@ -151,7 +151,7 @@ class Director:
     @property
     def dead(self) -> bool:
         """Whether the process is gone."""
-        return self.seam.dead
+        return self.failpoints.dead
 
     async def open(self) -> None:
         """Enter the federation."""
@@ -166,7 +166,7 @@ class Director:
             Unavailable: it died, and there is no answer.
         """
         task = asyncio.ensure_future(work)
-        await asyncio.wait([task, self.seam.died], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([task, self.failpoints.died], return_when=asyncio.FIRST_COMPLETED)
         if not self.dead:
             return task.result()
         task.cancel()
@@ -175,9 +175,9 @@ class Director:
             task.exception()  # seen: it died in the middle of it
         raise Unavailable("no answer")
 
-    async def bury(self) -> None:
+    async def expire_leases(self) -> None:
         """Let go what the operating system takes back from a dead process: its connections and its file lock."""
-        self.seam.die()
+        self.failpoints.die()
         await self.db.close()
         self.unlock()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from director.domain.messages import DIRECTOR, EventKind
-from director.store.database import Database
+from director.store.engine.database import Database
 from tests.simulation.actors import Client
 from tests.simulation.envoys import Envoy
 from tests.simulation.harness import Federation

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from director.domain.messages import Heartbeat
 from director.domain.types import ExperimentId
 from director.errors import NotFound, RoundClosed, StaleAttempt
-from director.services.rounds import Quit, Work
+from director.services.round_use_cases import Quit, Work
 from director.store import contents
-from director.store.database import Hint
+from director.store.engine.database import Hint
 from director.store.envoys import Engagement
 from tests.simulation import laboratory
 from tests.simulation.actors import LONG_AGO, Client, Surroundings

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from director.effects import ManualClock
 from director.errors import Unavailable
-from director.store.database import Hint
+from director.store.engine.database import Hint
 from tests.simulation.actors import Actor, Client
 from tests.simulation.deaths import Fate, keep_quiet_about_the_dead, live_on
 from tests.simulation.directors import LEASE, Director
@@ -79,7 +79,7 @@ class Federation:
             client.woken = True  # its connection broke: it asks anew
 
     async def _bury(self) -> None:
-        await self.director.bury()
+        await self.director.expire_leases()
         if self.director.db.replicated:
             self.clock.advance(LEASE + BEAT)  # until its lease has expired; nobody is up meanwhile
 
@@ -111,4 +111,4 @@ class Federation:
 
     async def close(self) -> None:
         """Stop the director, in the way that takes least."""
-        await self.director.bury()
+        await self.director.expire_leases()

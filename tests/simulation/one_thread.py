@@ -9,8 +9,8 @@ from unittest.mock import patch
 import aiosqlite.core
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from director.services import duties
-from director.store import postgresql, sqlite
+from director.services import periodic_jobs
+from director.store.engine import postgresql, sqlite
 
 
 class Immediately:
@@ -68,7 +68,7 @@ def one_thread() -> Iterator[None]:
     with (
         patch.object(aiosqlite.core, "Connection", Connection),
         patch.object(asyncio, "to_thread", at_once),
-        patch.object(duties, "SWEEP_PAUSE", 0.0),
+        patch.object(periodic_jobs, "SWEEP_PAUSE", 0.0),
         patch.object(sqlite, "engine", succeeding(sqlite.engine)),
         patch.object(postgresql, "create_async_engine", succeeding(postgresql.create_async_engine)),
     ):

@@ -8,7 +8,7 @@ import numpy as np
 
 from director.domain.types import ExperimentState
 from director.errors import InvalidArgument, PreconditionFailed
-from director.store.database import Hint
+from director.store.engine.database import Hint
 from tests.simulation.actors import Client, Surroundings
 from tests.world import RESEARCHER, World, archive_of
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from director.effects import ManualClock
 from director.errors import DirectorError, Unavailable
-from director.store.database import Hint
+from director.store.engine.database import Hint
 from tests.simulation.actors import Actor, Client
 from tests.simulation.deaths import Died, Point, keep_quiet_about_the_dead
 from tests.simulation.directors import Director
@@ -194,9 +194,9 @@ class Storm:
         await self.turnstile.settle()
 
     async def _bury(self, director: Director) -> None:
-        director.seam.die()
+        director.failpoints.die()
         await self.turnstile.turn_away(director.db)
-        await director.bury()
+        await director.expire_leases()
         if director in self.directors:
             self.directors.remove(director)
         if director is self.ruler:

@@ -61,18 +61,18 @@ def test_death_between_reaping_and_freeing_leaves_nothing_to_the_dead(new_databa
         await survivor.open()
         await running(owner.world)
         await owner.process.execution.reconcile()
-        await owner.bury()
+        await owner.expire_leases()
         clock.advance(LEASE / 2)
         await survivor.process.presence.renew(survivor.db)
         clock.advance(LEASE * 0.75)
         with pytest.raises(Unavailable):
-            await survivor.while_alive(survivor.process.presence.bury())
-        await survivor.bury()
+            await survivor.while_alive(survivor.process.presence.expire_leases())
+        await survivor.expire_leases()
         left = seen_from_outside(url, OWNED)
         await heir.open()
         await heir.process.execution.reconcile()
         fence = await one(heir.db, "SELECT fence FROM experiments")
-        await heir.bury()
+        await heir.expire_leases()
         return [*left, fence]
 
     with one_thread():
@@ -173,7 +173,7 @@ def between(
                 await turnstile.usher(doing)
         state = await turnstile.usher(one(director.db, "SELECT state FROM experiments"))
         became = await turnstile.usher(rows(director.db, "SELECT envoy, state FROM assignments WHERE round = 1"))
-        await director.bury()
+        await director.expire_leases()
         return state, dict(became)
 
     with one_thread():

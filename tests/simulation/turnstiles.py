@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from director.effects import Clock
-from director.store.database import Database, Transaction
-from director.store.opening import open_database
+from director.store.engine.database import Database, Transaction
+from director.store.engine.opening import open_database
 from tests.simulation.deaths import Died
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """Words for what happens to blobs."""
 
 from director.store import contents, stash
-from director.store.database import Database
+from director.store.engine.database import Database
 from director.store.stash import Blob, Upload
 from tests.world import content_of
 

@@ -6,8 +6,8 @@ import pytest
 
 from director.domain.types import ExperimentId
 from director.effects import ManualClock
-from director.store.database import Database
-from director.store.opening import open_database
+from director.store.engine.database import Database
+from director.store.engine.opening import open_database
 from tests.store.words import enter, running
 from tests.world import World, world
 

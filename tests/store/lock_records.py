@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-from director.store.database import Database, Seam
+from director.store.engine.database import Database, Failpoints
 from tests.store.words import seen_from_outside
 
 CLAUSE = re.compile(r"FOR (NO KEY UPDATE|UPDATE|SHARE|KEY SHARE)(?: OF (\w+))?( SKIP LOCKED)?")
@@ -61,7 +61,7 @@ class Record:
 CURRENT: ContextVar[Record | None] = ContextVar("current", default=None)
 
 
-class Recorder(Seam):
+class Recorder(Failpoints):
     """Keeps a record of each transaction that writes, under its name."""
 
     def __init__(self, url: str, tables: Sequence[str]) -> None:
@@ -88,7 +88,7 @@ def recorded(*databases: Database, tables: Sequence[str]) -> Iterator[Mapping[st
     """Record what is locked meanwhile."""
     recorder = Recorder(databases[0].url, tables)
     for db in databases:
-        db.seam = recorder
+        db.failpoints = recorder
 
     def note(_connection: Any, _cursor: Any, statement: str, _parameters: Any, _context: Any, _many: bool) -> None:
         record = CURRENT.get()
@@ -101,7 +101,7 @@ def recorded(*databases: Database, tables: Sequence[str]) -> Iterator[Mapping[st
     finally:
         event.remove(Engine, "before_cursor_execute", note)
         for db in databases:
-            db.seam = Seam()
+            db.failpoints = Failpoints()
 
 
 def locks(statement: str) -> Iterator[Lock]:

@@ -2,14 +2,14 @@
 
 import pytest
 
-from director.store import checks, schema
-from director.store.database import Database
+from director.store.engine import durability, schema
+from director.store.engine.database import Database
 from tests.store.words import change, only_postgresql, only_sqlite
 
 
 async def findings(db: Database) -> dict[str, bool]:
     async with db.read() as tx:
-        found = await checks.engine_findings(tx)
+        found = await durability.engine_findings(tx)
     return {each.text: each.ok for each in found}
 
 
@@ -46,11 +46,11 @@ async def test_server_that_does_not_flush_is_found(db: Database) -> None:
 
 
 async def test_schema_is_found_as_it_is(db: Database) -> None:
-    assert await checks.schema_finding(db.url) == checks.Finding(True, f"the schema is {schema.head()}")
+    assert await durability.schema_finding(db.url) == durability.Finding(True, f"the schema is {schema.head()}")
 
 
 async def test_missing_schema_is_found(database_url: str) -> None:
-    found = await checks.schema_finding(database_url)
+    found = await durability.schema_finding(database_url)
 
     assert not found.ok
     assert "no schema yet" in found.text
@@ -60,7 +60,7 @@ async def test_missing_schema_is_found(database_url: str) -> None:
 async def test_schema_of_another_version_is_found(db: Database, revision: str) -> None:
     await change(db, "UPDATE alembic_version SET version_num = :revision", revision=revision)
 
-    found = await checks.schema_finding(db.url)
+    found = await durability.schema_finding(db.url)
 
     assert not found.ok
     assert revision in found.text

@@ -11,7 +11,7 @@ from director.domain.types import DirectorId, ExperimentId, ExperimentState
 from director.effects import ManualClock
 from director.services import endings
 from director.store import events, experiments, leases
-from director.store.database import Database
+from director.store.engine.database import Database
 from director.store.leases import Fence
 from tests.store.words import (
     PATIENCE,

@@ -8,7 +8,7 @@ import pytest
 from director.effects import ManualClock
 from director.store import clock as clocks
 from director.store.clock import Reading
-from director.store.database import Database
+from director.store.engine.database import Database
 from tests.store.words import PATIENCE, change, holding, live, only_postgresql
 from tests.world import World
 

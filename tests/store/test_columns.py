@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import StatementError
 
 from director.domain.types import BlobState
-from director.store.database import Database
+from director.store.engine.database import Database
 from director.store.tables import blobs, shards
 from tests.store.words import rows
 

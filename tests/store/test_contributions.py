@@ -182,7 +182,7 @@ async def test_contribution_that_comes_late_between_its_bytes_and_its_turn_keeps
     with pytest.raises(RoundClosed):
         await federation.process.rounds.contribute(command)
 
-    await federation.process.housekeeping.sweep()
+    await federation.process.periodic_jobs.sweep()
     assert await one(federation.db, "SELECT count(*) FROM blobs WHERE purpose LIKE 'contribution/%'") == 0
     assert await one(federation.db, "SELECT count(*) FROM contributions") == 0
 

@@ -11,7 +11,7 @@ from director.effects import ManualClock
 from director.errors import EnvoyNotFound
 from director.services.runtime import Caller
 from director.store import envoys, events
-from director.store.database import Database, Hint
+from director.store.engine.database import Database, Hint
 from director.store.envoys import Envoy, Heard
 from director.store.tables import FEDERATION_STREAM
 from tests.store.words import LEASE, PATIENCE, holding, live, one, only_postgresql, rows, running

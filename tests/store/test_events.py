@@ -8,7 +8,7 @@ import pytest
 from director.domain.messages import Event, EventKind
 from director.domain.types import ExperimentId
 from director.store import events, experiments
-from director.store.database import Database
+from director.store.engine.database import Database
 from director.store.events import REASON_CHARACTERS, Recorded
 from director.store.tables import FEDERATION_STREAM
 from tests.store.words import clone, running

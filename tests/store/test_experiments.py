@@ -11,7 +11,7 @@ from director.domain.types import ExperimentId, ExperimentState
 from director.effects import ManualClock
 from director.errors import AlreadyExists, ExperimentNotFound, ModelNotFound, Unavailable
 from director.store import experiments, models, tables
-from director.store.database import Database
+from director.store.engine.database import Database
 from tests.store.words import change, clone, one, owned, rows, running
 from tests.world import PLAN, World
 

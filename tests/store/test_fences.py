@@ -10,7 +10,7 @@ from director.domain.types import DirectorId, ExperimentId, ExperimentState
 from director.errors import LeaseLost
 from director.services import endings
 from director.store import experiments, leases
-from director.store.database import Database
+from director.store.engine.database import Database
 from director.store.leases import Fence
 from tests.store.words import change, claim, die, only_postgresql, owned, rows, waits
 from tests.world import World

@@ -9,7 +9,7 @@ import pytest
 from director.domain.types import DirectorId
 from director.effects import ManualClock
 from director.store import leases
-from director.store.database import Database
+from director.store.engine.database import Database
 from tests.store.words import LEASE, PATIENCE, die, enter, holding, only_postgresql, rows
 from tests.world import World
 

@@ -118,11 +118,11 @@ async def whole_life(url: str) -> Mapping[str, list[Record]]:
             await renewed(one, two)
             await reviewed(one, two)
             await uploaded_in_vain(one)
-            await one.process.housekeeping.once()
+            await one.process.periodic_jobs.once()
             await one.process.experiments.remove("finished", RESEARCHER)
             await outlived(one, two, clock)
             await live(two, clock, 300)
-            await one.process.housekeeping.once()
+            await one.process.periodic_jobs.once()
             await one.process.presence.enter()
             await backups.begin_epoch(one.db, SeededEntropy(3))
             await one.process.presence.leave()
@@ -220,7 +220,7 @@ async def outlived(one: World, two: World, clock: ManualClock) -> None:
     await live(two, clock, 0.75 * LEASE.total_seconds())
     await two.process.presence.renew(two.db)
     await live(two, clock, 0.75 * LEASE.total_seconds())
-    await two.process.presence.bury()
+    await two.process.presence.expire_leases()
     await two.process.ticker.tick()
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from director.domain.types import DirectorId, ExperimentId, ExperimentState
 from director.store import experiments, leases, pending, queues
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.leases import Fence
 from tests.store.words import LEASE, PATIENCE, RULES, change, enter, only_postgresql, running, waits
 from tests.world import World

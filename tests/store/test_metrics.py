@@ -9,8 +9,8 @@ import pytest
 
 from director.domain.types import ExperimentId
 from director.store import experiments, metrics
-from director.store.columns import Real
-from director.store.database import Database
+from director.store.engine.columns import Real
+from director.store.engine.database import Database
 from director.store.metrics import Measured, Recorded
 from tests.store.words import clone, one, rows, running
 from tests.world import World

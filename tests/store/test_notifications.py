@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from director.store import notifications
-from director.store.database import Hint
-from director.store.notifications import Notifications
+from director.store.engine import notifications
+from director.store.engine.database import Hint
+from director.store.engine.notifications import Notifications
 from tests.store.words import SOON, only_postgresql
 
 pytestmark = only_postgresql

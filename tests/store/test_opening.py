@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from director.errors import InvalidArgument, PreconditionFailed, Unavailable
-from director.store import schema
-from director.store.opening import open_database, sqlite_path
-from director.store.sqlite import lock_file
+from director.store.engine import schema
+from director.store.engine.opening import open_database, sqlite_path
+from director.store.engine.sqlite import lock_file
 from tests.store.words import one
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from director.domain.types import DirectorId, ExperimentId
 from director.effects import ManualClock
 from director.store import experiments, leases
-from director.store.database import Database, Hint
+from director.store.engine.database import Database, Hint
 from director.store.leases import Fence
 from tests.store.words import PATIENCE, change, claim, clone, die, enter, holding, one, only_postgresql, owned, rows
 from tests.world import World, world
@@ -153,11 +153,11 @@ async def test_what_is_locked_when_its_owner_is_reaped_is_freed_at_a_later_look(
     await claim(db, "one")
     await change(db, "UPDATE directors SET expires_at = started_at WHERE id = 'one'")
     async with holding(db, "SELECT 1 FROM experiments WHERE id = :id FOR NO KEY UPDATE", id=unowned):
-        await asyncio.wait_for(presence.bury(), PATIENCE)
+        await asyncio.wait_for(presence.expire_leases(), PATIENCE)
     assert await rows(db, "SELECT id FROM directors WHERE reaped_at IS NOT NULL") == ["one"]
     assert await rows(db, OWNERS) == [(unowned, "one", 1)]
 
-    await presence.bury()
+    await presence.expire_leases()
 
     assert await rows(db, OWNERS) == [(unowned, None, 1)]
 

@@ -15,9 +15,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from director.errors import ResourceExhausted, Unavailable
-from director.store import postgresql, schema, sqlite
-from director.store.database import Database
-from director.store.opening import open_database
+from director.store.engine import postgresql, schema, sqlite
+from director.store.engine.database import Database
+from director.store.engine.opening import open_database
 from director.store.tables import duties
 from tests.postgres import PostgresServer
 from tests.store.words import DUTIES, PATIENCE, one, only_postgresql, only_sqlite, rows, write

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from director.store import contents
-from director.store.database import Database
-from director.store.opening import open_database
+from director.store.engine.database import Database
+from director.store.engine.opening import open_database
 from tests.store.blobs import DATA, complete
 from tests.store.words import only_sqlite
 

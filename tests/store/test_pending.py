@@ -9,7 +9,7 @@ from director.domain.types import ExperimentState
 from director.effects import ManualClock
 from director.services.runtime import Caller
 from director.store import experiments, federations, pending
-from director.store.database import Database
+from director.store.engine.database import Database
 from director.store.pending import Queue
 from tests.store.words import (
     PATIENCE,
@@ -92,11 +92,11 @@ async def test_experiment_that_is_locked_keeps_its_place_and_is_left_alone(feder
 async def test_admission_waits_for_its_duty_and_others_pass_by_theirs(db: Database) -> None:
     async def take(name: str, *, wait: bool) -> bool:
         async with db.write("duty") as tx:
-            return await federations.take_duty(tx, name, wait=wait)
+            return await federations.take_job(tx, name, wait=wait)
 
     async with db.write("duty") as tx:
-        assert await federations.take_duty(tx, federations.ADMISSION, wait=True)
-        assert await federations.take_duty(tx, federations.SESSIONS, wait=False)
+        assert await federations.take_job(tx, federations.ADMISSION, wait=True)
+        assert await federations.take_job(tx, federations.SESSIONS, wait=False)
         second = asyncio.create_task(take(federations.ADMISSION, wait=True))
         assert await waits(second)
         assert not await asyncio.wait_for(take(federations.SESSIONS, wait=False), PATIENCE)

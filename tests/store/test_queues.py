@@ -10,7 +10,7 @@ from director.domain.types import AssignmentState, CollaboratorState, Experiment
 from director.errors import NotFound, StaleAttempt
 from director.services import endings
 from director.store import events, experiments, queues
-from director.store.database import Database, Hint
+from director.store.engine.database import Database, Hint
 from director.store.envoys import Engagement
 from tests.store.words import PATIENCE, change, holding, only_postgresql, owned, rows, running, waits
 from tests.world import World

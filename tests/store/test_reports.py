@@ -8,7 +8,7 @@ import pytest
 from director.effects import ManualClock
 from director.errors import InvalidArgument
 from director.store import reports
-from director.store.database import Database
+from director.store.engine.database import Database
 from director.store.reports import Report
 from director.store.views import VIEWS
 from tests.store.words import crowd, explained, live, owned, rows
@@ -92,7 +92,7 @@ async def history(timed: World, clock: ManualClock) -> World:
         await timed.finish_round({"b": given["b"]}, value=number + 2)
         await timed.drive(fence)
         await live(timed, clock, 10)
-        await timed.process.housekeeping.look_at_sessions()
+        await timed.process.periodic_jobs.reconcile_sessions()
     return timed
 
 

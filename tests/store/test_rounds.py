@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from director.domain.plan import Plan
-from director.domain.rounds import Open
+from director.domain.steps import Open
 from director.domain.types import ExperimentState, RoundKind, RoundState
 from director.effects import ManualClock
 from director.errors import NotFound
 from director.services import endings
 from director.store import experiments, rounds
-from director.store.database import Database, Transaction
+from director.store.engine.database import Database, Transaction
 from director.store.envoys import Engagement
 from director.store.leases import Fence
 from tests.store.words import live, one, owned, rows
@@ -213,7 +213,7 @@ async def test_abandoned_round_lets_its_updates_go(
     assert await one(timed.db, ROUND, number=1) == ("abandoned", 3, counted, missed, 0, None, None)
     kept = "SELECT blob_id, digest IS NOT NULL FROM contributions WHERE task = 'train'"
     assert await rows(timed.db, kept) == [(None, True)]
-    await timed.process.housekeeping.sweep()
+    await timed.process.periodic_jobs.sweep()
     assert await one(timed.db, "SELECT count(*) FROM blobs WHERE purpose LIKE 'contribution/%'") == 0
     assert await abandon(timed.db, fence) is None
 
@@ -221,7 +221,7 @@ async def test_abandoned_round_lets_its_updates_go(
 async def test_closed_round_lets_its_updates_go_and_keeps_their_digests(timed: World, fence: Fence) -> None:
     await timed.finish_round(await give(timed))
     await timed.drive(fence)
-    await timed.process.housekeeping.sweep()
+    await timed.process.periodic_jobs.sweep()
 
     assert await one(timed.db, "SELECT count(*) FROM contributions WHERE digest IS NOT NULL") == 3
     assert await one(timed.db, "SELECT count(*) FROM contributions WHERE blob_id IS NOT NULL") == 0

@@ -127,11 +127,11 @@ async def test_nothing_is_decided_about_sessions_before_an_outage_is_accounted_f
     await live(timed, clock, ABSENT)
     clock.advance(timedelta(minutes=5))
 
-    await timed.process.housekeeping.look_at_sessions()
+    await timed.process.periodic_jobs.reconcile_sessions()
     assert [is_open for *_, is_open in await rows(timed.db, SESSIONS)] == [1]
 
     await timed.process.ticker.tick()
-    await timed.process.housekeeping.look_at_sessions()
+    await timed.process.periodic_jobs.reconcile_sessions()
     assert [is_open for *_, is_open in await rows(timed.db, SESSIONS)] == [0]
 
 
@@ -181,6 +181,6 @@ async def test_sessions_are_left_to_whoever_looks_at_them(timed: World, clock: M
     await live(timed, clock, ABSENT)
     lock = "SELECT name FROM duties WHERE name = :name FOR NO KEY UPDATE"
     async with holding(timed.db, lock, name=federations.SESSIONS):
-        await asyncio.wait_for(timed.process.housekeeping.look_at_sessions(), PATIENCE)
+        await asyncio.wait_for(timed.process.periodic_jobs.reconcile_sessions(), PATIENCE)
 
     assert [is_open for *_, is_open in await rows(timed.db, SESSIONS)] == [1]

@@ -4,8 +4,9 @@ import os
 
 import asyncpg
 
-from director.store import space, stash
-from director.store.database import Database
+from director.store import stash
+from director.store.engine import space
+from director.store.engine.database import Database
 from tests.store.blobs import begin, put, seal, sweep
 from tests.store.words import only_postgresql
 from tests.world import World

@@ -7,7 +7,7 @@ import pytest
 from director.domain.messages import Content
 from director.errors import NotFound, Unavailable
 from director.store import stash
-from director.store.database import Database
+from director.store.engine.database import Database
 from director.store.stash import Blob
 from tests.store.blobs import BLOBS, CHUNK, DATA, begin, complete, put, seal, sweep, take, whole
 from tests.store.words import (
@@ -125,7 +125,7 @@ async def test_blob_begun_afresh_replaces_whatever_was_there(db: Database) -> No
     await complete(db)
 
     async with db.write("begin") as tx:
-        upload = await stash.begin_afresh(tx, "p", 5, chunk_bytes=CHUNK)
+        upload = await stash.begin_new(tx, "p", 5, chunk_bytes=CHUNK)
 
     assert (upload.size_bytes, upload.missing) == (5, 0)
     assert await one(db, "SELECT digest FROM blobs WHERE purpose = 'p'") is None

@@ -8,7 +8,7 @@ import pytest
 from director.effects import ManualClock
 from director.errors import NotFound, Unavailable
 from director.store import contents, stash
-from director.store.database import Database
+from director.store.engine.database import Database
 from director.store.stash import Upload
 from tests.store.blobs import BLOBS, CHUNK, DATA, begin, complete, put, seal, sweep, take, whole
 from tests.store.words import PATIENCE, change, only_postgresql, rows, waits

@@ -13,9 +13,9 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from director.effects import ManualClock
 from director.errors import Unavailable
-from director.store import postgresql, sqlite
-from director.store.database import Database, Hint
-from director.store.opening import open_database
+from director.store.engine import postgresql, sqlite
+from director.store.engine.database import Database, Hint
+from director.store.engine.opening import open_database
 from director.store.tables import duties
 from tests.store.words import DUTIES, change, only_postgresql, only_sqlite, rows, seen_from_outside, write
 

@@ -6,7 +6,7 @@ import pytest
 
 from director.errors import Corrupt, InvalidArgument, Unavailable
 from director.services import uploads
-from director.store.database import Database
+from director.store.engine.database import Database
 from director.store.stash import Upload
 from tests.store.blobs import BLOBS, begin, put, sweep, take, whole
 from tests.store.words import rows

@@ -16,9 +16,9 @@ from director.domain.types import DirectorId, ExperimentId
 from director.effects import ManualClock
 from director.store import clock as clocks
 from director.store import leases
-from director.store.database import Database, Transaction
+from director.store.engine.database import Database, Transaction
+from director.store.engine.opening import sqlite_path
 from director.store.leases import Fence
-from director.store.opening import sqlite_path
 from director.store.tables import duties, experiments
 from tests.world import World
 

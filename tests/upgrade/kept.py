@@ -13,7 +13,7 @@ from pathlib import Path
 
 import asyncpg
 
-from director.store import schema
+from director.store.engine import schema
 from director.version import __version__
 from tests.postgres import PostgresServer
 from tests.services.populated import populate

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from director.domain.types import ExperimentState
-from director.services import fsck
-from director.store import schema
-from director.store.database import Database
+from director.services import checking
+from director.store.engine import schema
+from director.store.engine.database import Database
 from tests.acceptance.processes import Machine
 from tests.services.busy import busy
 from tests.store.words import rows
@@ -55,7 +55,7 @@ async def test_experiments_that_were_on_their_way_go_on_and_nothing_is_lost(left
             for name in ("collecting", "aggregating", "relaxed", "waiting", "finished")
         }
         after = await history(federation.world.db)
-        found = (await fsck.report(federation.world.db)).findings
+        found = (await checking.report(federation.world.db)).findings
 
     assert set(states.values()) == {ExperimentState.FINISHED}
     assert all(before[what] <= after[what] for what in FOR_EVER)

@@ -15,8 +15,8 @@ import pytest
 from director.errors import DirectorError
 from director.v1 import common_pb2, envoys_pb2_grpc, experiments_pb2, experiments_pb2_grpc, rounds_pb2, rounds_pb2_grpc
 from director.wire.channels import aio_channel
+from director.wire.chunks import blob_info, chunk
 from director.wire.statuses import from_rpc_error
-from director.wire.tensors import blob_info, chunk
 from tests.store.words import one
 from tests.world import World
 

@@ -19,9 +19,9 @@ from director.facade import Director
 from director.settings import Settings
 from director.v1 import envoys_pb2, envoys_pb2_grpc, rounds_pb2, rounds_pb2_grpc
 from director.wire.channels import sync_channel
+from director.wire.chunks import blob_info, chunk, manifest_message, manifest_of
 from director.wire.server import Server
 from director.wire.statuses import from_rpc_error
-from director.wire.tensors import blob_info, chunk, manifest_message, manifest_of
 from tests.world import content_of
 
 T = TypeVar("T")

@@ -128,7 +128,7 @@ def test_model_that_is_not_there_leaves_no_file(researcher, envoy, workspace, tm
 
 
 def test_list_goes_on_behind_its_first_page(researcher, envoy, workspace, monkeypatch):
-    monkeypatch.setattr("director.services.experiments.DEFAULT_PAGE", 2)
+    monkeypatch.setattr("director.services.experiment_use_cases.DEFAULT_PAGE", 2)
     for name in ("1", "2", "3", "4", "5"):
         submit(researcher, workspace, name=name)
 

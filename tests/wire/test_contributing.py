@@ -8,7 +8,7 @@ import pytest
 from director.domain.tensors import Manifest
 from director.errors import ExperimentNotFound, InvalidArgument, RoundClosed, StaleAttempt, TensorMismatch
 from director.v1 import common_pb2, experiments_pb2, rounds_pb2
-from director.wire.tensors import manifest_message
+from director.wire.chunks import manifest_message
 from tests.store.words import owned, rows
 from tests.wire.calls import Client, Conversation, blob_of, gather, on_both_engines, refused, until_stored
 from tests.world import payload_of

@@ -10,7 +10,7 @@ import pytest
 from director.domain.tensors import Manifest
 from director.errors import InvalidArgument, ModelNotFound, ModelNotReady, NotFound
 from director.v1 import common_pb2, envoys_pb2, experiments_pb2, rounds_pb2
-from director.wire.tensors import Download, manifest_message
+from director.wire.chunks import Download, manifest_message
 from tests.store.words import owned
 from tests.wire.calls import blob_of, gather, on_both_engines, refused
 from tests.world import archive_of, payload_of

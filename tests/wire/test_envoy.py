@@ -18,7 +18,7 @@ import yaml
 from director.bootstrap import Server
 from director.client import ExperimentHandle, Federation
 from director.domain.types import ExperimentState
-from director.envoy import Envoy, ShardSpec, experiments, runner
+from director.envoy import Envoy, ShardSpec, participation, runner
 from director.errors import InvalidArgument, ShardRejected
 from director.facade import Director
 from director.settings import Settings
@@ -185,7 +185,7 @@ async def federated(tmp_path, monkeypatch, unused_tcp_port) -> AsyncIterator[Fed
     (tmp_path / "envoy_test_shard.py").write_text(SHARD)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(runner, "AFTER_ERROR_SECONDS", 0.5)
-    monkeypatch.setattr(experiments, "MOVED_ON_SECONDS", 0.05)
+    monkeypatch.setattr(participation, "MOVED_ON_SECONDS", 0.05)
     federated = Federated(tmp_path, unused_tcp_port)
     await federated.start_director()
     yield federated

@@ -19,9 +19,9 @@ from director.domain.types import TaskKind
 from director.effects import SeededEntropy
 from director.envoy import connections, transfers
 from director.envoy.answers import Engagement, Order, Quit, Work
-from director.envoy.client import DirectorClient
 from director.envoy.connections import Connection, pauses, until_answered
-from director.envoy.heartbeats import Heartbeats
+from director.envoy.director_client import DirectorClient
+from director.envoy.pulse import Heartbeats
 from director.errors import (
     Corrupt,
     DirectorError,
@@ -37,7 +37,7 @@ from director.errors import (
     Unavailable,
 )
 from director.v1 import common_pb2, envoys_pb2, envoys_pb2_grpc, rounds_pb2, rounds_pb2_grpc
-from director.wire import tensors
+from director.wire import chunks
 from director.wire.statuses import to_rich_status
 
 CHUNK = 1000
@@ -106,10 +106,10 @@ class ScriptedDirector(envoys_pb2_grpc.EnvoyServiceServicer, rounds_pb2_grpc.Rou
 
     async def _download(self, request, context):
         step = await self._scripted(request, context)
-        blob = tensors.blob_info(len(BYTES), DIGEST)
+        blob = chunks.blob_info(len(BYTES), DIGEST)
         yield common_pb2.DownloadPart(header=common_pb2.DownloadHeader(blob=blob, chunk_bytes=CHUNK))
         for index in range(request.first_index, -(-len(BYTES) // CHUNK)):
-            chunk = tensors.chunk(index, BYTES[index * CHUNK : (index + 1) * CHUNK])
+            chunk = chunks.chunk(index, BYTES[index * CHUNK : (index + 1) * CHUNK])
             match step:
                 case ("cut", at) if index == at:
                     await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
@@ -120,7 +120,7 @@ class ScriptedDirector(envoys_pb2_grpc.EnvoyServiceServicer, rounds_pb2_grpc.Rou
                 case ("damage", at) if index == at:
                     chunk.data = b"x" + chunk.data[1:]
                 case ("forge", at) if index == at:
-                    chunk = tensors.chunk(index, b"x" + chunk.data[1:])
+                    chunk = chunks.chunk(index, b"x" + chunk.data[1:])
             yield common_pb2.DownloadPart(chunk=chunk)
 
     async def SubmitContribution(self, request_iterator, context):
@@ -144,7 +144,7 @@ class ScriptedDirector(envoys_pb2_grpc.EnvoyServiceServicer, rounds_pb2_grpc.Rou
                     case ("lose", at) if chunk.index == at:
                         step = None
                         continue
-                self.received[chunk.index] = tensors.checked(chunk)
+                self.received[chunk.index] = chunks.checked(chunk)
         yield rounds_pb2.SubmitContributionResponse(accepted=rounds_pb2.ContributionAccepted(sha256=DIGEST))
 
 
@@ -233,8 +233,8 @@ async def test_tasks_are_read_with_their_settings(client, director):
     work = rounds_pb2.Work(
         round=3,
         base_model=2,
-        model=tensors.blob_info(24, DIGEST),
-        manifest=tensors.manifest_message(MANIFEST),
+        model=chunks.blob_info(24, DIGEST),
+        manifest=chunks.manifest_message(MANIFEST),
         tasks=[
             rounds_pb2.Task(name="train", kind="train", function="a:b", settings_json='{"rate": 0.5}'),
             rounds_pb2.Task(name="check", kind="validate", function="a:c"),
@@ -398,8 +398,8 @@ async def test_update_is_sent_in_the_chunks_that_the_director_wants(client, dire
     await client.contribute(RESULT, update)
 
     assert b"".join(director.received[index] for index in sorted(director.received)) == BYTES
-    assert director.requests[0].update == tensors.blob_info(len(BYTES), DIGEST)
-    assert tensors.manifest_of(director.requests[0].manifest) == MANIFEST
+    assert director.requests[0].update == chunks.blob_info(len(BYTES), DIGEST)
+    assert chunks.manifest_of(director.requests[0].manifest) == MANIFEST
 
 
 async def test_update_that_the_director_holds_already_is_not_sent(client, director, update):

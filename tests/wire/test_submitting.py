@@ -11,8 +11,8 @@ import pytest
 from director.domain.tensors import Manifest
 from director.errors import AlreadyExists, Forbidden, InvalidArgument, InvalidPlan, TensorMismatch, Unavailable
 from director.v1 import common_pb2, experiments_pb2
+from director.wire.chunks import Download, blob_info, manifest_message
 from director.wire.statuses import from_rpc_error
-from director.wire.tensors import Download, blob_info, manifest_message
 from tests.wire.calls import Client, Conversation, blob_of, on_both_engines, refused, until_stored
 from tests.world import PLAN, archive_of, payload_of
 

@@ -11,8 +11,8 @@ from director.domain.tensors import Manifest
 from director.errors import Corrupt, InvalidArgument, Unavailable
 from director.services import uploads as receiving
 from director.v1 import common_pb2, experiments_pb2, rounds_pb2
-from director.wire import uploads
-from director.wire.tensors import chunk, manifest_message
+from director.wire import request_chunks
+from director.wire.chunks import chunk, manifest_message
 from tests.store.words import owned
 from tests.wire.calls import Conversation, blob_of, refused, until_stored
 from tests.world import MODEL, archive_of, payload_of
@@ -177,7 +177,7 @@ async def test_upload_announced_with_other_bytes_begins_anew(uploading):
 
 
 async def test_silent_stream_is_ended_so_that_it_holds_nothing_up(uploading, monkeypatch):
-    monkeypatch.setattr(uploads, "CHUNK_SECONDS", 0.2)
+    monkeypatch.setattr(request_chunks, "CHUNK_SECONDS", 0.2)
     monkeypatch.setattr(receiving, "CHUNK_SECONDS", 0.2)
     mute = uploading.open()
     conversation, _ = await uploading.begin()

@@ -4,21 +4,30 @@ A part reads a page of what belongs together in one snapshot, so that a finding 
 moments and a director may run meanwhile. Who calls them opens a short transaction for each page.
 """
 
-from director.store.fsck import blobs, envoys, experiments, rounds, streams
+from director.store.fsck import blob_checks, envoy_checks, experiment_checks, round_checks, stream_checks
 from director.store.fsck.findings import Check, ExperimentPart, Finding, Page, Part
 
-FEDERATION: tuple[Part, ...] = (streams.federation_stream, envoys.engaged_once, envoys.sessions, blobs.owners)
+FEDERATION: tuple[Part, ...] = (
+    stream_checks.federation_stream,
+    envoy_checks.engaged_once,
+    envoy_checks.sessions,
+    blob_checks.owners,
+)
 """What is checked of the federation as a whole."""
-EXPERIMENT: tuple[ExperimentPart, ...] = (experiments.ended, experiments.collaborator_states, experiments.bytes_kept)
+EXPERIMENT: tuple[ExperimentPart, ...] = (
+    experiment_checks.ended,
+    experiment_checks.collaborator_states,
+    experiment_checks.bytes_kept,
+)
 """What is checked of each experiment."""
 HISTORY: tuple[ExperimentPart, ...] = (
-    streams.metric_stream,
-    streams.event_stream,
-    experiments.ended_once,
-    experiments.received_once,
-    experiments.model_numbers,
-    experiments.best_model,
-    rounds.all_of,
+    stream_checks.metric_stream,
+    stream_checks.event_stream,
+    experiment_checks.ended_once,
+    experiment_checks.received_once,
+    experiment_checks.model_numbers,
+    experiment_checks.best_model,
+    round_checks.all_of,
 )
 """What is checked of each experiment besides, as long as retention has not begun to drop its history."""
 
@@ -31,7 +40,7 @@ __all__ = [
     "Finding",
     "Page",
     "Part",
-    "blobs",
-    "experiments",
-    "streams",
+    "blob_checks",
+    "experiment_checks",
+    "stream_checks",
 ]

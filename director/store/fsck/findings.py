@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Integer, bindparam
 
-from director.store.database import Transaction
+from director.store.engine.database import Transaction
 from director.store.experiments import Experiment
 
 

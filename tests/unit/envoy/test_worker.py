@@ -17,12 +17,12 @@ import psutil
 import pytest
 
 from director.domain.tensors import Manifest, payload_pieces
-from director.envoy.processes import Worker, WorkerFailed
 from director.envoy.protocol import MAX_TEXT_BYTES, RunTask
-from director.envoy.shards import ShardSpec
+from director.envoy.shard_descriptor import ShardSpec
+from director.envoy.worker_process import Worker, WorkerFailed
 
 SHARD = """
-from director.envoy.shards import ShardDescriptor
+from director.envoy.shard_descriptor import ShardDescriptor
 
 class Numbers(ShardDescriptor):
     sample_shape = target_shape = ()
@@ -457,9 +457,9 @@ async def test_worker_and_what_it_started_die_with_the_envoy_in_the_middle_of_a_
     envoy = f"""
 import asyncio, sys
 from pathlib import Path
-from director.envoy.processes import Worker
+from director.envoy.worker_process import Worker
 from director.envoy.protocol import RunTask
-from director.envoy.shards import ShardSpec
+from director.envoy.shard_descriptor import ShardSpec
 async def main():
     async with Worker(Path({str(workspace)!r}), ShardSpec("worker_test_shard:Numbers")) as worker:
         await worker.run({command!r})

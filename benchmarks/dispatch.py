@@ -19,7 +19,10 @@ from typing import Any
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from director.domain.commands import Contribute, ModelUpload, SubmitExperiment
+from director.domain.envoy import Engagement, Session, Shard
 from director.domain.tensors import Manifest
+from director.domain.work import Idle, Quit, Work
 from director.facade import Director
 from director.settings import Settings
 from director.store.engine import schema
@@ -31,9 +34,10 @@ from director.v1 import (
     rounds_pb2,
     rounds_pb2_grpc,
 )
+from director.v1.common_pb2 import Chunk
 from director.wire import codec
 from director.wire.channels import aio_channel
-from director.wire.chunks import chunk, manifest_message
+from director.wire.chunks import manifest_chunks
 from director.wire.server import Server
 from tests.postgres import PostgresServer, parent
 from tests.world import archive_of, content_of, payload_of
@@ -63,59 +67,63 @@ class Client:
     async def submit(self, name: str) -> None:
         """Submit a small experiment."""
         archive, payload, manifest = archive_of(PLAN), payload_of(MODEL), Manifest.of(MODEL)
-        first = experiments_pb2.Submission(
-            submission_id=f"submission-{name}",
-            name=name,
-            collaborators=[ENVOY],
-            archive=codec.blob(content_of(archive)),
-            model=codec.blob(content_of(payload)),
-            manifest=manifest_message(manifest),
-        )
-        call = self.experiments.Submit()
-        await call.write(experiments_pb2.SubmitRequest(submission=first))
+        upload = ModelUpload(content_of(payload), manifest)
+        command = SubmitExperiment(f"submission-{name}", name, [ENVOY], content_of(archive), upload)
+        call = self.experiments.SubmitExperiment()
+        await call.write(experiments_pb2.SubmitExperimentRequest(submission=codec.write_submission(command)))
+        await call.write(experiments_pb2.SubmitExperimentRequest(collaborators=experiments_pb2.Names(names=[ENVOY])))
+        for piece in manifest_chunks(manifest):
+            await call.write(experiments_pb2.SubmitExperimentRequest(manifest_chunk=piece))
         while True:
             answer: Any = await call.read()
             match answer.WhichOneof("part"):
                 case "archive_wanted":
-                    await call.write(experiments_pb2.SubmitRequest(chunk=chunk(0, archive)))
+                    await call.write(experiments_pb2.SubmitExperimentRequest(chunk=Chunk(data=archive)))
                 case "model_wanted":
-                    await call.write(experiments_pb2.SubmitRequest(chunk=chunk(0, payload)))
+                    await call.write(experiments_pb2.SubmitExperimentRequest(chunk=Chunk(data=payload)))
                 case _:
                     await call.done_writing()
                     return
 
-    async def wait(self) -> tuple[float, envoys_pb2.Engagement]:
-        """Wait for an experiment; return when it came."""
-        while True:
-            answer = await self.envoys.WaitExperiment(envoys_pb2.WaitExperimentRequest(envoy=ENVOY))
-            if answer.HasField("engagement"):
-                return time.perf_counter(), answer.engagement
+    async def register(self) -> Session:
+        """Register the envoy's shard."""
+        shard = codec.write_shard(Shard(ENVOY, "", 1, (), ()))
+        return codec.read_session(await self.envoys.RegisterShard(envoys_pb2.RegisterShardRequest(shard=shard)))
 
-    async def tasks(self, given: envoys_pb2.Engagement) -> rounds_pb2.GetTasksResponse:
-        """Ask for tasks until there are some, or none will come."""
-        request = rounds_pb2.GetTasksRequest(experiment_id=given.experiment_id, envoy=ENVOY, attempt=given.attempt)
+    async def wait(self, session: Session) -> tuple[float, Engagement]:
+        """Wait for an experiment; return when it came."""
+        request = envoys_pb2.WaitExperimentRequest(envoy=ENVOY, session_id=session.id)
         while True:
-            answer: rounds_pb2.GetTasksResponse = await self.rounds.GetTasks(request)
-            if answer.WhichOneof("answer") != "idle":
+            given = codec.read_engagement(await self.envoys.WaitExperiment(request))
+            if given is not None:
+                return time.perf_counter(), given
+
+    async def tasks(self, given: Engagement) -> Work | Quit:
+        """Ask for tasks until there are some, or none will come."""
+        request = rounds_pb2.PollTasksRequest(experiment_uid=given.experiment_uid, envoy=ENVOY, attempt=given.attempt)
+        while True:
+            answer = codec.read_answer(await self.rounds.PollTasks(request))
+            if not isinstance(answer, Idle):
                 return answer
 
-    async def contribute(self, given: envoys_pb2.Engagement, work: rounds_pb2.Work) -> None:
+    async def contribute(self, given: Engagement, work: Work | Quit) -> None:
         """Hand in an update."""
+        assert isinstance(work, Work), work
         payload = payload_of(MODEL)
-        first = rounds_pb2.Contribution(
-            experiment_id=given.experiment_id,
+        result = Contribute(
+            experiment_uid=given.experiment_uid,
             envoy=ENVOY,
             attempt=given.attempt,
-            round=work.round,
+            round_number=work.round_number,
             task="train",
             samples=1,
-            update=codec.blob(content_of(payload)),
-            manifest=work.manifest,
+            update=content_of(payload),
+            manifest_digest=work.manifest_digest,
         )
         call = self.rounds.SubmitContribution()
-        await call.write(rounds_pb2.SubmitContributionRequest(contribution=first))
+        await call.write(rounds_pb2.SubmitContributionRequest(contribution=codec.write_contribution(result)))
         await call.read()
-        await call.write(rounds_pb2.SubmitContributionRequest(chunk=chunk(0, payload)))
+        await call.write(rounds_pb2.SubmitContributionRequest(chunk=Chunk(data=payload)))
         await call.read()
         await call.done_writing()
 
@@ -128,10 +136,9 @@ async def measure(url: str, experiments: int) -> dict[str, list[float]]:
         port = await server.start("127.0.0.1", 0, tls=None)
         loop = asyncio.create_task(director.start_experiment_execution_loop())
         client = Client(port)
-        shard = envoys_pb2.RegisterShardRequest(shard=envoys_pb2.Shard(envoy=ENVOY))
-        await client.envoys.RegisterShard(shard)
+        session = await client.register()
         for number in range(experiments):
-            waiting = asyncio.create_task(client.wait())
+            waiting = asyncio.create_task(client.wait(session))
             await asyncio.sleep(0.02)
             began = time.perf_counter()
             await client.health.Check(health_pb2.HealthCheckRequest())
@@ -140,12 +147,11 @@ async def measure(url: str, experiments: int) -> dict[str, list[float]]:
             await client.submit(f"experiment-{number}")
             told, given = await waiting
             figures["submit to told"].append(told - began)
-            answer = await client.tasks(given)
-            await client.contribute(given, answer.work)
+            await client.contribute(given, await client.tasks(given))
             began = time.perf_counter()
-            answer = await client.tasks(given)
+            work = await client.tasks(given)
             figures["last result to next tasks"].append(time.perf_counter() - began)
-            await client.contribute(given, answer.work)
+            await client.contribute(given, work)
             await client.tasks(given)
         await client.close()
         await server.stop(0)

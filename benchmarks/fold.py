@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from director.domain.aggregation import fold_part, rule
-from director.domain.tensors import DTYPES, Manifest, TensorInfo
+from director.domain.tensor_info import DTYPES, TensorInfo
+from director.domain.tensors import Manifest
 
 
 def main() -> None:

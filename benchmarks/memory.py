@@ -20,13 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
-from director.domain.envoys import Shard
-from director.domain.messages import Content, Contribute, SubmitExperiment
-from director.domain.tensors import Manifest, TensorInfo
-from director.domain.types import ExperimentId
+from director.domain.commands import Contribute, ModelUpload, SubmitExperiment
+from director.domain.content import Content
+from director.domain.envoy import Shard
+from director.domain.tensor_info import TensorInfo
+from director.domain.tensors import Manifest
+from director.domain.work import Work
 from director.facade import Director
-from director.services.round_use_cases import Work
-from director.services.submissions import Submitting
+from director.services.submissions import Wanted
+from director.services.uploads import Chunks
 from director.settings import Settings
 from director.store.stash import Upload
 from tests.postgres import parent
@@ -66,24 +68,32 @@ async def run(url: str, megabytes: int, collaborators: int) -> tuple[float, floa
         for name in names:
             await process.envoys.register(Shard(name, "", 1, (), ()))
         archive = archive_of(PLAN)
-        command = SubmitExperiment(
-            "benchmark-memory", "large", names, content_of(archive), content(0, megabytes), manifest
-        )
-        begun = await process.submissions.begin(command, process.caller("user"))
-        assert isinstance(begun, Submitting)
-        await process.submissions.receive_archive(begun, chunks_of(archive, begun.archive))
-        await process.submissions.receive_model(begun, chunks(0, megabytes, begun.model))
-        await process.submissions.accept(begun)
+        model = ModelUpload(content(0, megabytes), manifest)
+        command = SubmitExperiment("benchmark-memory", "large", names, content_of(archive), model)
+
+        def wanted_chunks(wanted: Wanted) -> Chunks:
+            if wanted.part == "archive":
+                return chunks_of(archive, wanted.upload)
+            return chunks(0, megabytes, wanted.upload)
+
+        async for _step in process.submissions.submit(command, process.caller("user"), wanted_chunks):
+            pass
         loop = asyncio.create_task(director.start_experiment_execution_loop())
 
         async def collaborate(number: int, name: str) -> None:
             given = await process.envoys.wait_experiment(name)
             assert given is not None
-            experiment_id = ExperimentId(given.experiment_id)
-            work = await process.rounds.get_tasks(experiment_id, name, given.attempt)
+            work = await process.rounds.poll_tasks(given.experiment_uid, name, given.attempt)
             assert isinstance(work, Work)
             result = Contribute(
-                experiment_id, name, given.attempt, 1, "train", number, {}, content(number, megabytes), manifest
+                experiment_uid=given.experiment_uid,
+                envoy=name,
+                attempt=given.attempt,
+                round_number=work.round_number,
+                task="train",
+                samples=number,
+                update=content(number, megabytes),
+                manifest_digest=work.manifest_digest,
             )
             upload = await process.rounds.begin_contribution(result)
             assert isinstance(upload, Upload)

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from director.domain.envoys import Shard
-from director.domain.messages import Contribute, Heartbeat
+from director.domain.commands import Contribute, Heartbeat
+from director.domain.envoy import Shard
 from director.services.process import Process
 from director.settings import Settings
 from director.store import envoys
@@ -55,7 +55,9 @@ async def measure(engine: str, url: str, number: int) -> None:
     names = [f"envoy-{index:05}" for index in range(number)]
     async with db.write("register all") as tx:
         for name in names:
-            await envoys.register(tx, Shard(name, "", 1, (), ()), period=settings.envoy_health_check_period)
+            await envoys.register(
+                tx, Shard(name, "", 1, (), ()), session_id=name, period=settings.envoy_health_check_period
+            )
     archive = archive_of(PLAN)
     for start in range(0, number, PER_EXPERIMENT):
         members = names[start : start + PER_EXPERIMENT]
@@ -81,7 +83,7 @@ async def measure(engine: str, url: str, number: int) -> None:
     for fence in fences:
         await world.drive(fence)
     results = [
-        Contribute(engagement.experiment_id, name, engagement.attempt, 1, "validate", 1, {"accuracy": 0.5})
+        Contribute(engagement.experiment_uid, name, engagement.attempt, 1, "validate", 1, {"accuracy": 0.5})
         for name, engagement in zip(names, given, strict=True)
         if engagement is not None
     ]

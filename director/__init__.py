@@ -1,19 +1,19 @@
 """The director: the durable control plane of federated learning.
 
-`Director` is the central node, `Envoy` the agent at a data owner's site, `DirectorError` the root of every error that
-either raises on purpose. They are imported when they are first used.
+`Director` is the central node, `EnvoyAgent` the agent at a data owner's site, and `DirectorError` the root of every
+error that either raises on purpose. Each is imported when it is first used.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from director.envoy import Envoy
+    from director.envoy import EnvoyAgent
     from director.errors import DirectorError
     from director.facade import Director
 
-__all__ = ["Director", "DirectorError", "Envoy"]
+__all__ = ["Director", "DirectorError", "EnvoyAgent"]
 
-PLACES = {"Director": "director.facade", "Envoy": "director.envoy", "DirectorError": "director.errors"}
+PLACES = {"Director": "director.facade", "EnvoyAgent": "director.envoy", "DirectorError": "director.errors"}
 
 
 def __getattr__(name: str) -> Any:

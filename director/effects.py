@@ -1,4 +1,4 @@
-"""Time and chance: the only module that asks for either. Everyone else is handed an instant, an id or a seed."""
+"""Time and randomness. Only this module asks for them; all others are given an instant, an id or a seed."""
 
 import random
 import secrets

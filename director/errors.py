@@ -1,12 +1,13 @@
-"""Every error the director raises on purpose; what a caller may do next is in each class.
+"""Every error that the director raises on purpose. Its class says what a caller may do next.
 
 DirectorError
-├── InvalidArgument         mend the request
+├── InvalidArgument         correct the request
 │   ├── InvalidPlan
 │   ├── InvalidArchive
 │   └── TensorMismatch
 ├── Unauthenticated         ask the operator
 ├── Forbidden               ask the operator
+│   └── EnvoyRetired
 ├── NotFound                look elsewhere
 │   ├── ExperimentNotFound
 │   ├── EnvoyNotFound (ShardNotFoundError)
@@ -18,16 +19,20 @@ DirectorError
 │   └── ModelNotReady
 ├── Conflict                start again one step higher
 │   ├── LeaseLost
-│   └── StaleAttempt
-├── ResourceExhausted       send less, or later
-│   ├── MessageTooLarge
-│   └── DiskFull
-├── Unavailable             repeat the same call
+│   ├── StaleAttempt
+│   └── StaleSession
+├── TooLarge                send less
+├── Later                   repeat the same call after `retry_after`
+│   ├── Overloaded
+│   ├── DiskFull
+│   └── Unavailable
 ├── Corrupt                 upload again
 └── SchemaOutdated          run `director db upgrade`
 
-Anything else that is raised is a defect: it is logged with its traceback and answered as "internal error".
+Any other exception is a defect: it is logged with its traceback and answered as "internal error".
 """
+
+from datetime import timedelta
 
 
 class DirectorError(Exception):
@@ -35,7 +40,7 @@ class DirectorError(Exception):
 
 
 class InvalidArgument(DirectorError):
-    """The request is wrong and stays wrong; mend it."""
+    """The request is wrong and stays wrong; correct it."""
 
 
 class InvalidPlan(InvalidArgument):
@@ -58,16 +63,20 @@ class Forbidden(DirectorError):
     """The caller may not do this; ask the operator."""
 
 
+class EnvoyRetired(Forbidden):
+    """An operator retired this envoy; it is refused until an operator restores it."""
+
+
 class NotFound(DirectorError):
     """It is absent, or not the caller's; the two are not told apart."""
 
 
 class ExperimentNotFound(NotFound):
-    """No such experiment, or none that the caller may see."""
+    """The experiment does not exist, or the caller may not see it."""
 
 
 class EnvoyNotFound(NotFound):
-    """No such envoy; it registers its shard first."""
+    """The envoy does not exist; it registers its shard first."""
 
 
 ShardNotFoundError = EnvoyNotFound
@@ -75,11 +84,11 @@ ShardNotFoundError = EnvoyNotFound
 
 
 class ModelNotFound(NotFound):
-    """The experiment has no model of this number, or keeps it no longer."""
+    """The experiment has no model of this number, or no longer keeps it."""
 
 
 class AlreadyExists(DirectorError):
-    """The name is taken by something else; pick another one."""
+    """The name belongs to something else; pick another one."""
 
 
 class PreconditionFailed(DirectorError):
@@ -110,24 +119,34 @@ class StaleAttempt(Conflict):
     """The envoy was given the experiment again since; this process is an older one and stops."""
 
 
-class ResourceExhausted(DirectorError):
-    """A limit is reached; send less, or later."""
+class StaleSession(Conflict):
+    """The envoy's session has ended, or another process began a newer one; register to begin the next."""
 
 
-class MessageTooLarge(ResourceExhausted):
-    """The upload is larger than the director accepts."""
+class TooLarge(DirectorError):
+    """The request is larger than the director accepts; send less."""
 
 
-class DiskFull(ResourceExhausted):
-    """The database has no room, or none but its reserve; repeat the same call once space was freed."""
+class Later(DirectorError):
+    """It cannot be done at this moment; repeat the same call after `retry_after`."""
+
+    retry_after = timedelta(seconds=1)
 
 
-class Unavailable(DirectorError):
-    """The database or the director is away for the moment; repeat the same call."""
+class Overloaded(Later):
+    """Too much is asked at once; repeat the same call after the delay."""
 
 
-PASSING = (Unavailable, DiskFull)
-"""What passes by itself, or when an operator acts: whoever runs in the background waits, and tries again."""
+class DiskFull(Later):
+    """The database has no room, or only its reserve; repeat the same call once space was freed."""
+
+    retry_after = timedelta(seconds=5)
+
+
+class Unavailable(Later):
+    """The database or the director is away for the moment; repeat the same call, at another replica if there is one."""
+
+    retry_after = timedelta(seconds=0.2)
 
 
 class Corrupt(DirectorError):
@@ -135,4 +154,4 @@ class Corrupt(DirectorError):
 
 
 class SchemaOutdated(DirectorError):
-    """The database's schema is not one this version runs on; the text says what to type."""
+    """This version does not run on the database's schema; the text says what to type."""

@@ -42,31 +42,44 @@ class Settings(BaseModel):
     envoy_health_check_period: Length = Field(
         timedelta(seconds=60), gt=timedelta(0), description="How often envoys send heartbeats."
     )
-    install_requirements: bool = Field(False, description="Refused when true: the director runs no code of others.")
+    install_requirements: bool = Field(
+        False,
+        description="Accepted for OpenFL's files; only `false` is allowed.",
+    )
     root_certificate: Path | None = Field(None, description="CA certificates that clients' are checked against (PEM).")
     certificate: Path | None = Field(None, description="The director's certificate chain (PEM).")
     private_key: Path | None = Field(None, description="The director's private key (PEM).")
     insecure: bool = Field(False, description="Listen without TLS on other addresses than loopback.")
-    operators: tuple[str, ...] = Field((), description="Users who see every experiment, and may approve and reject.")
+    operators: tuple[str, ...] = Field(
+        (), description="Users who see every experiment, may approve and reject, and retire and restore envoys."
+    )
     max_running_experiments: int = Field(16, ge=1, description="Experiments in progress at once in the federation.")
     max_running_per_user: int = Field(16, ge=1, description="Experiments in progress at once of one owner.")
     review_deadline: Length = Field(
-        timedelta(hours=1), gt=timedelta(0), description="How long a review callback may stay silent."
+        timedelta(hours=1), gt=timedelta(0), description="How long a review callback may take to answer."
     )
     lease: Length = Field(
-        timedelta(seconds=10), ge=timedelta(seconds=1), description="After this long a silent director is replaced."
+        timedelta(seconds=10),
+        ge=timedelta(seconds=1),
+        description="How long a director may be silent before others take over its experiments.",
     )
     poll: Length = Field(
-        timedelta(seconds=5), gt=timedelta(0), description="How often everything is looked at even if nothing woke it."
+        timedelta(seconds=5),
+        gt=timedelta(0),
+        description="How often each loop checks the database when no wakeup arrives.",
     )
     long_poll: Length = Field(
         timedelta(seconds=25),
         gt=timedelta(0),
         le=timedelta(seconds=30),
-        description="When a waiting call is answered empty.",
+        description="How long a waiting call may wait before it is answered empty.",
     )
     chunk_bytes: int = Field(
-        MEBIBYTE, ge=4096, le=4 * MEBIBYTE, multiple_of=16, description="Length of the pieces that bytes are stored in."
+        MEBIBYTE,
+        ge=4096,
+        le=4 * MEBIBYTE,
+        multiple_of=16,
+        description="Length of the chunks in which bytes are stored.",
     )
     memory_bytes: int = Field(
         256 * 1000 * 1000, ge=16 * MEBIBYTE, description="Bytes of tensors that the process holds at once, at most."
@@ -91,13 +104,22 @@ class Settings(BaseModel):
     disk_reserve_bytes: int = Field(
         256 * MEBIBYTE,
         ge=0,
-        description="On SQLite: with less than this left on the file's disk nothing more is taken in, and time stands.",
+        description="On SQLite: minimum free disk space. Below it, uploads are refused and deadlines pause.",
     )
     database_size_limit_bytes: int | None = Field(
         None,
         ge=1,
-        description="On PostgreSQL: with more than this of the database in use it is likewise; unlimited if unset.",
+        description="On PostgreSQL: maximum database size. Above it, uploads are refused; unlimited if unset.",
     )
+
+    def refuse_installing(self) -> None:
+        """Refuse the one setting of OpenFL's files that the director does not follow.
+
+        Raises:
+            InvalidArgument: requirements are to be installed.
+        """
+        if self.install_requirements:
+            raise InvalidArgument("install_requirements must be false: the director runs no code of others")
 
     @property
     def tick(self) -> timedelta:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
@@ -27,6 +28,8 @@ def pytest_configure() -> None:
     """Keep what tests write in memory, where there is enough: their databases wait for the disk at each commit."""
     if (memory := parent()) is not None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+    settings.register_profile("untimed", deadline=None)  # a busy machine is no finding
+    settings.load_profile("untimed")
 
 
 def pytest_collection_finish() -> None:

@@ -1,15 +1,24 @@
-"""What Hypothesis draws from: plans, manifests, tensors, updates of a round."""
+"""What Hypothesis draws from: plans, manifests, tensors, updates of a round, and each value that crosses the wire."""
 
 import string
 from collections.abc import Mapping
+from datetime import UTC, timedelta
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
 from director.domain.aggregation import RULES
-from director.domain.tensors import DTYPES, Manifest, TensorInfo, layout_order
-from director.domain.types import Array
+from director.domain.commands import Contribute, Heartbeat, ModelReference, ModelUpload, SubmitExperiment
+from director.domain.content import Content
+from director.domain.envoy import Device, Engagement, Envoy, FederationInfo, Pulse, Session, Shard
+from director.domain.experiment import Collaborator, Experiment, Failure
+from director.domain.history import Cursor, Event, Metric
+from director.domain.tasks import Task
+from director.domain.tensor_info import DTYPES, TensorInfo, layout_order
+from director.domain.tensors import Manifest
+from director.domain.types import Array, CollaboratorState, ExperimentState, TaskKind
+from director.domain.work import Idle, Quit, Work
 
 Draw = st.DrawFn
 
@@ -25,6 +34,9 @@ names = st.text(
     max_size=255,
 ).filter(lambda name: name == name.strip() and name not in (".", ".."))
 """All names that envoys and tasks may have."""
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
+"""Texts that every database and every wire can hold."""
 
 json_texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 json_values = st.recursive(
@@ -161,3 +173,116 @@ def rounds_of_updates(draw: Draw) -> tuple[Manifest, bytes, list[bytes], Array]:
     base = draw(payloads(manifest))
     updates = draw(st.lists(payloads(manifest), min_size=1, max_size=4))
     return manifest, base, updates, draw(sample_counts(len(updates)))
+
+
+# What crosses the wire
+
+numbers = st.integers(0, 2**63 - 1)
+instants = st.datetimes(timezones=st.just(UTC))
+lengths = st.timedeltas(timedelta(0), timedelta(days=3650))
+uids = st.text("0123456789abcdef", min_size=32, max_size=32)
+digests = st.text("0123456789abcdef", min_size=64, max_size=64)
+shapes = st.lists(numbers, max_size=4).map(tuple)
+
+contents = st.builds(Content, size_bytes=numbers, digest=digests)
+failures = st.builds(Failure, message=texts, task=texts, error_type=texts)
+cursors = st.builds(Cursor, stream=texts, epoch=texts, seq=numbers)
+events = st.builds(Event, cursor=cursors, happened_at=instants, actor=texts, kind=texts, reason=texts, details=settings)
+
+devices = st.builds(
+    Device,
+    index=numbers,
+    name=texts,
+    memory_total_bytes=numbers,
+    memory_used_bytes=numbers,
+    utilization=st.none() | st.floats(0, 1),
+    driver_version=texts,
+)
+device_rows = st.lists(devices, max_size=3).map(tuple)
+shards = st.builds(Shard, envoy=texts, description=texts, samples=numbers, sample_shape=shapes, target_shape=shapes)
+engagements = st.builds(Engagement, experiment_uid=uids, experiment_name=texts, attempt=numbers)
+sessions = st.builds(Session, id=texts, period=lengths)
+pulses = st.builds(Pulse, period=lengths, engagement=st.none() | engagements)
+heartbeats = st.builds(Heartbeat, envoy=texts, experiment_running=st.booleans(), devices=device_rows, session_id=texts)
+envoys = st.builds(
+    Envoy,
+    shard=shards,
+    online=st.booleans(),
+    experiment_running=st.booleans(),
+    last_seen_at=instants,
+    heartbeat_period=lengths,
+    registered_at=instants,
+    experiment_uid=st.just("") | uids,
+    experiment_name=texts,
+    devices=device_rows,
+    sdk_version=texts,
+    python_version=texts,
+    retired_at=st.none() | instants,
+)
+federations = st.builds(FederationInfo, epoch=texts, sample_shape=shapes, target_shape=shapes, version=texts)
+
+experiments = st.builds(
+    Experiment,
+    uid=uids,
+    name=texts,
+    owner=texts,
+    state=st.sampled_from(ExperimentState),
+    round=numbers,
+    rounds_total=numbers,
+    last_model=numbers,
+    priority=st.integers(-100, 100),
+    submitted_at=instants,
+    reason=texts,
+    collaborators=st.dictionaries(st.sampled_from(CollaboratorState), st.integers(1, 10_000)),
+    best_model=st.none() | numbers,
+    best_score=st.none() | st.floats(),
+    started_at=st.none() | instants,
+    finished_at=st.none() | instants,
+    waiting_for=st.lists(texts, max_size=3).map(tuple),
+    plan=settings,
+)
+collaborators = st.builds(
+    Collaborator,
+    envoy=texts,
+    state=st.sampled_from(CollaboratorState),
+    attempt=numbers,
+    failure=st.none() | failures,
+)
+metrics = st.builds(
+    Metric, cursor=cursors, origin=texts, task=texts, name=texts, value=st.floats(), round=numbers, recorded_at=instants
+)
+model_choices = st.sampled_from(["best", "last", "initial"]) | numbers
+submissions = st.builds(
+    SubmitExperiment,
+    submission_id=texts,
+    name=texts,
+    collaborators=st.lists(texts, max_size=3).map(tuple),
+    archive=contents,
+    model=st.builds(ModelUpload, payload=contents, manifest=manifests)
+    | st.builds(ModelReference, experiment_uid=uids, number=numbers),
+    users=st.lists(texts, max_size=3).map(tuple),
+    priority=st.integers(-100, 100),
+)
+
+tasks = st.builds(Task, name=texts, kind=st.sampled_from(TaskKind), function=texts, settings=settings)
+works = st.builds(
+    Work,
+    round_number=numbers,
+    base_model=numbers,
+    model=contents,
+    manifest_digest=digests,
+    tasks=st.lists(tasks, max_size=3).map(tuple),
+)
+answers = works | st.just(Idle()) | st.builds(Quit, reason=texts)
+contributions = st.builds(
+    Contribute,
+    experiment_uid=uids,
+    envoy=texts,
+    attempt=numbers,
+    round_number=numbers,
+    task=texts,
+    samples=numbers,
+    metrics=st.dictionaries(texts, st.floats(), max_size=4),
+    update=st.none() | contents,
+    manifest_digest=st.just("") | digests,
+)

@@ -3,37 +3,37 @@
 import hashlib
 import io
 import zipfile
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import select
 
-from director.domain.envoys import Shard
-from director.domain.messages import Content, Contribute, SubmitExperiment
+from director.domain.commands import Contribute, ModelReference, ModelUpload, SubmitExperiment
+from director.domain.content import Content
+from director.domain.envoy import Engagement, Session, Shard
+from director.domain.experiment import Experiment
 from director.domain.tensors import Manifest, payload_pieces
-from director.domain.types import ExperimentId, Tensors
+from director.domain.types import Tensors
+from director.domain.work import Work
 from director.effects import Clock, SeededEntropy
 from director.services.execution_steps import Steps
-from director.services.experiment_use_cases import ExperimentView
 from director.services.process import Process
 from director.services.reviewing import ReviewCallback
-from director.services.round_use_cases import Work
 from director.services.runtime import Caller
-from director.services.submissions import Submitting
+from director.services.submissions import Wanted
 from director.services.uploads import Chunks
 from director.settings import Settings
-from director.store import leases
+from director.store import experiments, leases
 from director.store.contributions import Stored
 from director.store.engine.database import Database
 from director.store.engine.opening import open_database
-from director.store.envoys import Engagement
+from director.store.experiment_rows import ExperimentRow
 from director.store.leases import Fence
 from director.store.stash import Upload
-from director.store.tables import metadata
+from tests.tables.experiment_rows import experiment_id
 
 PLAN = """
 rounds: 2
@@ -71,20 +71,6 @@ async def chunks_of(data: bytes, upload: Upload) -> Chunks:
         yield number, data[number * size : (number + 1) * size]
 
 
-MOVING = {"service_clocks", "directors", "heartbeats"}
-"""Tables that change by themselves."""
-
-
-async def contents(db: Database, *, but: Collection[str] = ("blobs", "blob_chunks")) -> dict[str, list[Any]]:
-    """Return every row of every table, but for those named and those that change by themselves."""
-    async with db.read() as tx:
-        return {
-            table.name: sorted((await tx.execute(select(table))).all(), key=repr)
-            for table in metadata.sorted_tables
-            if table.name not in MOVING.union(but)
-        }
-
-
 @dataclass
 class World:
     """A process over a database, driven by hand: nothing runs in the background."""
@@ -96,10 +82,14 @@ class World:
         """The database."""
         return self.process.runtime.db
 
-    async def register(self, *envoys: str) -> None:
+    async def register(self, *envoys: str) -> list[Session]:
         """Register envoys."""
-        for envoy in envoys:
-            await self.process.envoys.register(Shard(envoy, "", 10, (), ()))
+        return [await self.process.envoys.register(Shard(envoy, "", 10, (), ())) for envoy in envoys]
+
+    async def row(self, which: str) -> ExperimentRow:
+        """Return an experiment's row by its name or its uid, removed or not."""
+        async with self.db.read() as tx:
+            return await experiments.get(tx, await experiment_id(tx, which))
 
     async def submit(
         self,
@@ -108,33 +98,40 @@ class World:
         envoys: Sequence[str] = ("a", "b"),
         plan: str = PLAN,
         archive: bytes | None = None,
-        model: Tensors = MODEL,
+        model: Tensors | ModelReference = MODEL,
         caller: Caller = RESEARCHER,
         submission_id: str | None = None,
         **more: Any,
-    ) -> ExperimentView:
-        """Submit an experiment."""
-        data, payload = archive_of(plan) if archive is None else archive, payload_of(model)
+    ) -> ExperimentRow:
+        """Submit an experiment; return its row."""
+        data = archive_of(plan) if archive is None else archive
+        payload = b"" if isinstance(model, ModelReference) else payload_of(model)
+        upload = model if isinstance(model, ModelReference) else ModelUpload(content_of(payload), Manifest.of(model))
         command = SubmitExperiment(
             submission_id=submission_id or hashlib.sha256(name.encode()).hexdigest()[:16],
             name=name,
             collaborators=envoys,
             archive=content_of(data),
-            model=content_of(payload),
-            manifest=Manifest.of(model),
+            model=upload,
             **more,
         )
-        submissions = self.process.submissions
-        begun = await submissions.begin(command, caller)
-        if not isinstance(begun, Submitting):
-            return begun
-        await submissions.receive_archive(begun, chunks_of(data, begun.archive))
-        await submissions.receive_model(begun, chunks_of(payload, begun.model))
-        return await submissions.accept(begun)
+
+        def chunks(wanted: Wanted) -> Chunks:
+            return chunks_of(data if wanted.part == "archive" else payload, wanted.upload)
+
+        async for step in self.process.submissions.submit(command, caller, chunks):
+            found = step
+        assert isinstance(found, Experiment)
+        return await self.row(found.uid)
 
     async def admit(self) -> None:
         """Let admission decide once."""
         await self.process.admission.admit()
+
+    async def do_periodic_jobs(self) -> None:
+        """Do each periodic job once."""
+        for job in self.process.periodic_jobs.each.values():
+            await job()
 
     async def claim(self) -> list[Fence]:
         """Claim what is free, as this process."""
@@ -164,7 +161,7 @@ class World:
 
     async def work(self, given: Engagement, envoy: str) -> Work:
         """Have an envoy ask for its tasks."""
-        answer = await self.process.rounds.get_tasks(ExperimentId(given.experiment_id), envoy, given.attempt, seconds=0)
+        answer = await self.process.rounds.poll_tasks(given.experiment_uid, envoy, given.attempt, seconds=0)
         assert isinstance(answer, Work), answer
         return answer
 
@@ -183,7 +180,7 @@ class World:
         """Have an envoy hand in a result."""
         payload = None if update is None else payload_of(update)
         command = Contribute(
-            experiment_id=given.experiment_id,
+            experiment_uid=given.experiment_uid,
             envoy=envoy,
             attempt=given.attempt if attempt is None else attempt,
             round_number=round_number,
@@ -191,7 +188,7 @@ class World:
             samples=samples,
             metrics=metrics or {},
             update=None if payload is None else content_of(payload),
-            manifest=None if update is None else Manifest.of(update),
+            manifest_digest="" if update is None else Manifest.of(update).digest,
         )
         begun = await self.process.rounds.begin_contribution(command)
         if isinstance(begun, Stored):
@@ -207,8 +204,7 @@ class World:
             for task in work.tasks:
                 update = None
                 if task.kind == "train":
-                    [weights] = work.manifest.tensors
-                    update = {weights.name: np.full(weights.shape, value + number, np.float32)}
+                    update = {"weights": np.full(work.model.size_bytes // 4, value + number, np.float32)}
                 await self.contribute(
                     engagement,
                     envoy,

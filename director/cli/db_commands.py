@@ -51,7 +51,7 @@ def current(database: str | None, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def check(context: click.Context, database: str | None, as_json: bool) -> None:
-    """Check the schema, and what the promise of a commit rests on; changes nothing. Status 1 if something is wrong."""
+    """Check the schema, and whether commits are durable; changes nothing. Status 1 if something is wrong."""
     from director.services import maintenance
 
     findings = asyncio.run(maintenance.check(database_url(database)))
@@ -69,7 +69,7 @@ def check(context: click.Context, database: str | None, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def fsck(context: click.Context, database: str | None, as_json: bool) -> None:
-    """Look whether what is stored keeps every invariant; changes nothing. Status 1 and a line for each finding.
+    """Check that the stored data keep every invariant; changes nothing. Status 1 and a line for each finding.
 
     Directors may run meanwhile.
     """
@@ -100,8 +100,9 @@ def fsck(context: click.Context, database: str | None, as_json: bool) -> None:
 def backup(database: str | None, output: Path, as_json: bool) -> None:
     """Back the database up as of this moment; directors go on working meanwhile.
 
-    Of SQLite it is a database that a director may be started on. Of PostgreSQL it is what `pg_dump --format=custom`
-    writes: restore it with `pg_restore`, then run `director db new-epoch` on it before any director.
+    On SQLite the backup is a database on which a director may be started. On PostgreSQL it is what
+    `pg_dump --format=custom` writes: restore it with `pg_restore`, then run `director db new-epoch` on it before you
+    start a director.
     """
     from director.services import backups
 
@@ -117,9 +118,9 @@ def backup(database: str | None, output: Path, as_json: bool) -> None:
 @database_option
 @json_option
 def new_epoch(database: str | None, as_json: bool) -> None:
-    """Let a restored database begin anew; run it after a restore, before any director.
+    """Begin a new epoch; run it on a restored database, before you start a director.
 
-    Readers start their streams from the beginning, every fence is raised, and no director of before owns anything.
+    Readers start their streams from the beginning, every fence is raised, and all previous ownership is revoked.
     """
     from director.services import backups
 

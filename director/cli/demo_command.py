@@ -108,7 +108,7 @@ def wait_for(federation: Federation, stage: Stage, names: list[str]) -> None:
     """
     end = time.monotonic() + ONLINE_SECONDS
     while True:
-        online = {envoy.name for envoy in federation.envoys() if envoy.is_online}
+        online = {envoy.name for envoy in federation.envoys(names, online=True)}
         if online.issuperset(names):
             return
         stage.check()

@@ -19,7 +19,7 @@ def json_object(text: str) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        click.BadParameter: it is none.
+        click.BadParameter: the text is not a JSON object.
     """
     try:
         found = json.loads(text)
@@ -44,7 +44,7 @@ def json_object(text: str) -> dict[str, Any]:
     type=json_object,
     default="{}",
     metavar="JSON",
-    help='What the class is made with, such as \'{"path": "/data"}\'.',
+    help='Arguments of the class, such as \'{"path": "/data"}\'.',
 )
 @address_option
 @tls_options
@@ -72,13 +72,16 @@ def envoy(
 ) -> None:
     """Offer a shard to a federation, and train on it what the director asks for.
 
-    Runs until it is told to stop (SIGTERM, Ctrl-C), through restarts of the director and outages of any length. Code of
-    experiments runs in a process of its own, in a directory of its own, with the rights of this one.
+    Runs until it is told to stop (SIGTERM, Ctrl-C); then it says goodbye to the director. It survives restarts of the
+    director and outages of any length. An experiment's code runs in a process and a directory of its own, with the
+    rights of this process.
     """
-    from director.envoy import Envoy, ShardSpec
+    from director.envoy import EnvoyAgent, ShardSpec
 
     logging.basicConfig(
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     sys.path.insert(0, os.getcwd())
-    Envoy(name, ShardSpec(reference, shard_params), director=director, tls=tls, directory=directory).serve_forever()
+    EnvoyAgent(
+        name, ShardSpec(reference, shard_params), director=director, tls=tls, directory=directory
+    ).serve_forever()

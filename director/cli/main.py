@@ -1,4 +1,4 @@
-"""`director`: its commands by name, imported when they are run, and what becomes of their errors.
+"""`director`: its commands by name, imported when they are run, and how their errors are shown.
 
 Exit status: 0 on success, 1 on failure with one line on standard error, 2 on wrong usage, 130 on Ctrl-C.
 """
@@ -48,7 +48,7 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None if there is none of this name."""
+        """Import a command; None if no command has this name."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
@@ -96,7 +96,7 @@ def failed(reason: str) -> int:
 
 def main() -> NoReturn:
     """Run the command line of this process."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what its core would write to standard error, our errors say
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # our errors say what its core would write to standard error
     sys.exit(run())
 
 

@@ -3,9 +3,14 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from director.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from director.domain.history import Cursor
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -24,6 +29,29 @@ address_option = click.option(
 )
 
 
+def cursor(written: str) -> "Cursor":
+    """Read a cursor.
+
+    Raises:
+        click.BadParameter: it is something else.
+    """
+    from director.domain.history import Cursor
+
+    try:
+        return Cursor.parse(written)
+    except InvalidArgument as error:
+        raise click.BadParameter(str(error)) from error
+
+
+after_option = click.option(
+    "--after", type=cursor, metavar="CURSOR", help="Begin behind this one; --json prints the cursor of each."
+)
+
+follow_option = click.option(
+    "--follow", is_flag=True, help="Go on until the experiment has ended, also while directors stop and start."
+)
+
+
 def tls_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `tls`: TlsFiles, or None without TLS."""
 
@@ -36,13 +64,10 @@ def tls_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         from director.wire.channels import TlsFiles
 
-        match root_certificate, certificate, private_key:
-            case (None, None, None):
-                tls = None
-            case (Path() as root, Path() as own, Path() as key):
-                tls = TlsFiles(root, own, key)
-            case _:
-                raise click.UsageError("TLS needs all three of --root-certificate, --certificate and --private-key.")
+        try:
+            tls = TlsFiles.of(root_certificate, certificate, private_key)
+        except InvalidArgument as error:
+            raise click.UsageError(str(error)) from error
         return command(*args, tls=tls, **options)
 
     return run
@@ -55,7 +80,7 @@ def pem_option(name: str, text: str) -> Callable[[Command], Command]:
 
 
 def connected(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `federation`: an open connection, and the options that say to whom and as whom."""
+    """Give a command `federation`, an open connection, and the options that name the director and the caller."""
 
     @address_option
     @tls_options
@@ -75,7 +100,7 @@ def connected(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         show_envvar=True,
         metavar="SECONDS",
-        help="How long to go on trying while no director answers.",
+        help="How long to go on trying while no director answers, or while it asks to come back later.",
     )
     @functools.wraps(command)
     def run(*args: Any, director: str, tls: Any, client_id: str, patience: float, **options: Any) -> Any:

@@ -20,7 +20,14 @@ def show_json(value: Any, *, compact: bool = False) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Turn a value into what JSON knows: instants become ISO 8601, lengths of time seconds, NaN and infinity null."""
+    """Turn a value into what JSON knows.
+
+    Instants become ISO 8601, lengths of time seconds, NaN and infinity null, and cursors the text that --after reads.
+    """
+    from director.domain.history import Cursor
+
+    if isinstance(value, Cursor):
+        return str(value)
     if is_dataclass(value):
         return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
     match value:
@@ -39,7 +46,7 @@ def plain(value: Any) -> Any:
 
 
 def show_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """Print rows under their headers, or a sentence when there are none."""
+    """Print rows under their headers, or a sentence when there are no rows."""
     listed = [list(row) for row in rows]
     if not listed:
         click.echo(empty)

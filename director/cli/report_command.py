@@ -13,7 +13,7 @@ NAMES = ("experiments", "rounds", "contributions", "metrics", "envoy_uptime", "f
 
 @click.command()
 @click.argument("name", type=click.Choice(NAMES), default="experiments", metavar="[NAME]")
-@click.option("--experiment", metavar="NAME", help="Only of this experiment.")
+@click.option("--experiment", metavar="EXPERIMENT", help="Only of this experiment, by its name or its uid.")
 @click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="At most so many rows.")
 @database_option
 @json_option

@@ -7,21 +7,19 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
-from director.client import packing, sending
-from director.client.answers import (
-    EnvoyInfo,
-    ExperimentInfo,
-    FederationInfo,
-    envoy_of,
-    experiment_of,
-    federation_of,
-)
-from director.client.directors import CALL_SECONDS, Directors
+from director.client import following, packing, sending
+from director.client.directors import Directors
 from director.client.handle import ExperimentHandle
 from director.client.payloads import Model, spool
+from director.domain.commands import ModelReference, SubmitExperiment
+from director.domain.envoy import Envoy, FederationInfo
+from director.domain.experiment import Experiment
+from director.domain.history import Cursor, Event
+from director.domain.names import is_uid
 from director.effects import SystemEntropy
-from director.errors import InvalidArgument, Unavailable
-from director.v1 import experiments_pb2 as pb
+from director.errors import InvalidArgument, Later
+from director.v1 import experiments_pb2, federation_pb2
+from director.wire import codec
 from director.wire.channels import TlsFiles
 
 
@@ -43,7 +41,7 @@ class Federation:
 
         `address` is host:port, or several with commas between them: replicas, of which any will do. With TLS you are
         who your certificate says; without, who `client_id` says, by default your login name. `patience` is how long a
-        call goes on trying while no director answers.
+        call goes on trying while no director answers, or while the director asks to come back later.
 
         Units: patience in seconds.
 
@@ -69,34 +67,72 @@ class Federation:
 
     def federation(self) -> FederationInfo:
         """Say what the federation expects of shards, and which version its director has."""
-        request = pb.GetFederationRequest()
-        return federation_of(self._directors.call(lambda stub: stub.GetFederation(request, timeout=CALL_SECONDS)))
+        request = federation_pb2.GetFederationRequest()
+        return codec.read_federation(self._directors.call(lambda each: each.federation.GetFederation, request))
 
-    def envoys(self) -> list[EnvoyInfo]:
-        """List the envoys, and whether they are online."""
-        request = pb.ListEnvoysRequest()
-        answer = self._directors.call(lambda stub: stub.ListEnvoys(request, timeout=CALL_SECONDS))
-        return [envoy_of(each) for each in answer.envoys]
+    def envoys(
+        self, names: Sequence[str] = (), *, online: bool | None = None, show_retired: bool = False
+    ) -> Iterator[Envoy]:
+        """Yield the envoys by name, page by page: all, or only those of some names, or only those online or offline.
 
-    def experiments(self) -> Iterator[ExperimentInfo]:
+        Raises:
+            InvalidArgument: more than 1000 names.
+        """
+        request = federation_pb2.ListEnvoysRequest(names=names, online=online, show_retired=show_retired)
+        for page in self._directors.pages(lambda each: each.federation.ListEnvoys, request):
+            yield from map(codec.read_envoy, page.envoys)
+
+    def retire_envoy(self, name: str) -> Envoy:
+        """Retire an envoy, for operators: it is refused, waited for by no experiment, and cannot register again.
+
+        Raises:
+            Forbidden: you are not an operator.
+            EnvoyNotFound: there is no envoy of this name.
+        """
+        request = federation_pb2.RetireEnvoyRequest(envoy=name)
+        return codec.read_envoy(self._directors.call(lambda each: each.federation.RetireEnvoy, request))
+
+    def restore_envoy(self, name: str) -> Envoy:
+        """Restore a retired envoy, for operators: it may register again.
+
+        Raises:
+            Forbidden: you are not an operator.
+            EnvoyNotFound: there is no envoy of this name.
+        """
+        request = federation_pb2.RestoreEnvoyRequest(envoy=name)
+        return codec.read_envoy(self._directors.call(lambda each: each.federation.RestoreEnvoy, request))
+
+    def events(self, *, after: Cursor | None = None, follow: bool = False) -> Iterator[Event]:
+        """Yield the federation's own events behind a cursor, for operators; with `follow`, without an end.
+
+        These are registrations and presence of envoys, starts and stops of directors, and restores of the database.
+
+        Raises:
+            Forbidden: you are not an operator.
+            Conflict: the database was restored since, and the cursor means nothing any more; start without one.
+            InvalidArgument: the cursor is of another stream.
+        """
+        return following.federation_events(self._directors, after=after, follow=follow)
+
+    def experiments(self) -> Iterator[Experiment]:
         """Yield your experiments and those shared with you, newest first, page by page."""
-        request = pb.ListExperimentsRequest()
-        while True:
-            page = self._directors.call(lambda stub: stub.List(request, timeout=CALL_SECONDS))
-            yield from map(experiment_of, page.experiments)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+        request = experiments_pb2.ListExperimentsRequest()
+        for page in self._directors.pages(lambda each: each.experiments.ListExperiments, request):
+            yield from map(codec.read_experiment, page.experiments)
 
-    def experiment(self, name: str) -> ExperimentHandle:
-        """Return an experiment.
+    def experiment(self, name_or_uid: str) -> ExperimentHandle:
+        """Return an experiment. A text of 32 hexadecimal digits is a uid, which no name may look like.
 
         Raises:
             ExperimentNotFound: it is absent, or not yours.
         """
-        request = pb.GetExperimentRequest(name=name)
-        message = self._directors.call(lambda stub: stub.Get(request, timeout=CALL_SECONDS))
-        return ExperimentHandle(self._directors, experiment_of(message))
+        request = experiments_pb2.GetExperimentRequest()
+        if is_uid(name_or_uid):
+            request.experiment_uid = name_or_uid
+        else:
+            request.experiment_name = name_or_uid
+        message = self._directors.call(lambda each: each.experiments.GetExperiment, request)
+        return ExperimentHandle(self._directors, codec.read_experiment(message))
 
     def submit(
         self,
@@ -104,7 +140,7 @@ class Federation:
         *,
         workspace: Path | str | None = None,
         archive: Path | str | None = None,
-        model: Model,
+        model: Model | ModelReference,
         collaborators: Sequence[str],
         users: Sequence[str] = (),
         priority: int = 0,
@@ -112,32 +148,36 @@ class Federation:
     ) -> ExperimentHandle:
         """Submit an experiment: a workspace directory, or an archive made of one, and an initial model.
 
-        The same submission id makes the same experiment, however often it is submitted, and goes on with an upload that
-        was cut off. It is drawn at random unless you choose one.
+        The model is arrays by name, the path of a `.safetensors` file, or a `ModelReference` to a model that the
+        director holds. The same submission id makes the same experiment, however often it is submitted, and goes on
+        with an upload that was cut off. It is drawn at random unless you choose one.
 
         Raises:
-            InvalidArgument: the archive, the plan, the model or a name is wrong; the text says what to mend.
+            InvalidArgument: the archive, the plan, the model or a name is wrong; the text says what to correct.
             AlreadyExists: the name is taken.
-            Unavailable: no director answered; submit it again with the id that the text names.
+            ExperimentNotFound, ModelNotFound: the model that is referred to is not there, or not yours.
+            Later: no director took it in time; submit it again with the id that the text names.
         """
         chosen_id = submission_id or SystemEntropy().token()
         with TemporaryDirectory(prefix="director-") as folder:
             zipped = packing.ready(_path(workspace), _path(archive), Path(folder, "archive.zip"))
-            payload = spool(model, Path(folder, "model"))
-            described = sending.submission(
-                name,
+            payload = Path(folder, "model")
+            command = SubmitExperiment(
                 submission_id=chosen_id,
-                archive=zipped,
-                model=payload,
+                name=name,
                 collaborators=collaborators,
+                archive=packing.content_of(zipped),
+                model=model if isinstance(model, ModelReference) else spool(model, payload),
                 users=users,
                 priority=priority,
             )
+            sending.check(command)
             try:
-                message = sending.send(self._directors, described, archive=zipped, model=payload.path)
-            except Unavailable as error:
-                raise Unavailable(f"{error}; go on by submitting it again with submission id {chosen_id}") from None
-        return ExperimentHandle(self._directors, experiment_of(message))
+                message = sending.send(self._directors, command, archive=zipped, model=payload)
+            except Later as error:
+                hint = f"go on by submitting it again with submission id {chosen_id}"
+                raise type(error)(f"{error}; {hint}") from None
+        return ExperimentHandle(self._directors, codec.read_experiment(message))
 
 
 def _path(given: Path | str | None) -> Path | None:

@@ -1,35 +1,32 @@
 """One experiment, as its researcher holds it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
-from director.client import model_downloads
-from director.client.answers import Event, ExperimentInfo, Metric, event_of, experiment_of, metric_of
-from director.client.directors import CALL_SECONDS, Directors, Stream
+from director.client import following, model_downloads
+from director.client.directors import Directors
+from director.domain.experiment import Collaborator, Experiment
+from director.domain.history import Cursor, Event, Metric
 from director.domain.types import Array, ExperimentState
 from director.effects import monotonic
 from director.errors import DirectorError, ExperimentNotFound, PreconditionFailed
 from director.v1 import experiments_pb2 as pb
-from director.v1.experiments_pb2_grpc import ExperimentServiceStub
+from director.wire import codec
 
 FIRST_LOOK = 0.05
 LAST_LOOK = 1.0
 """Seconds between two looks at an experiment that is waited for, at first and at last."""
 
-Decision = pb.ReviewRequest
-
-
-Cursor = pb.StreamMetricsRequest | pb.StreamEventsRequest
-Message = TypeVar("Message", pb.Metric, pb.Event)
-Open = Callable[[ExperimentServiceStub], Stream[Message]]
-
 
 class ExperimentHandle:
-    """An experiment of the federation. What it was when last looked at is `info`; `refresh` looks again."""
+    """An experiment of the federation. What it was when last looked at is `info`; `refresh` looks again.
 
-    def __init__(self, directors: Directors, info: ExperimentInfo) -> None:
+    A handle holds the experiment's uid. So it never reaches another experiment, which was given the name of one that
+    was removed.
+    """
+
+    def __init__(self, directors: Directors, info: Experiment) -> None:
         """Hold an experiment; `Federation` makes these."""
         self._directors = directors
         self.info = info
@@ -37,6 +34,11 @@ class ExperimentHandle:
     def __repr__(self) -> str:
         """Show the name, and the state when last looked at."""
         return f"<experiment {self.name!r}: {self.state}, round {self.info.round} of {self.info.rounds_total}>"
+
+    @property
+    def uid(self) -> str:
+        """Its uid, which no other experiment ever has."""
+        return self.info.uid
 
     @property
     def name(self) -> str:
@@ -48,15 +50,15 @@ class ExperimentHandle:
         """Its state when last looked at."""
         return self.info.state
 
-    def refresh(self) -> ExperimentInfo:
+    def refresh(self) -> Experiment:
         """Look at the experiment again.
 
         Raises:
             ExperimentNotFound: it is absent, or not yours.
         """
-        return self._saw(self._directors.call(lambda stub: stub.Get(self._get, timeout=CALL_SECONDS)))
+        return self._saw(self._get())
 
-    def wait(self, timeout: float | None = None) -> ExperimentInfo:
+    def wait(self, timeout: float | None = None) -> Experiment:
         """Wait until the experiment has ended, well or not; `info.state` and `info.reason` tell.
 
         Units: timeout in seconds.
@@ -74,21 +76,26 @@ class ExperimentHandle:
             pause = min(1.5 * pause, LAST_LOOK)
         return self.info
 
-    def metrics(self, *, follow: bool = False, after: int = 0, epoch: str = "") -> Iterator[Metric]:
-        """Yield the metrics after a cursor, complete and in order; with `follow`, until the experiment has ended.
+    def collaborators(self) -> Iterator[Collaborator]:
+        """Yield the collaborators by name, page by page; of one that failed, why."""
+        request = pb.ListCollaboratorsRequest(experiment_uid=self.uid)
+        for page in self._directors.pages(lambda each: each.experiments.ListCollaborators, request):
+            yield from map(codec.read_collaborator, page.collaborators)
+
+    def metrics(self, *, follow: bool = False, after: Cursor | None = None) -> Iterator[Metric]:
+        """Yield the metrics behind a cursor, complete and in order; with `follow`, until the experiment has ended.
 
         A director that restarts, or is replaced by another one, interrupts nothing: reading goes on at the cursor.
 
         Raises:
-            Conflict: the database was restored since and the cursor is worth nothing; start from 0.
+            Conflict: the database was restored since, and the cursor means nothing any more; start without one.
+            InvalidArgument: the cursor is of another stream.
         """
-        request = pb.StreamMetricsRequest(name=self.name, after_seq=after, epoch=epoch, follow=follow)
-        return map(metric_of, self._stream(lambda stub: stub.StreamMetrics(request), request))
+        return following.metrics(self._directors, self.uid, after=after, follow=follow)
 
-    def events(self, *, follow: bool = False, after: int = 0, epoch: str = "") -> Iterator[Event]:
-        """Yield what happened after a cursor, as `metrics` does."""
-        request = pb.StreamEventsRequest(name=self.name, after_seq=after, epoch=epoch, follow=follow)
-        return map(event_of, self._stream(lambda stub: stub.StreamEvents(request), request))
+    def events(self, *, follow: bool = False, after: Cursor | None = None) -> Iterator[Event]:
+        """Yield what happened behind a cursor, as `metrics` does."""
+        return following.events(self._directors, self.uid, after=after, follow=follow)
 
     def model(self, which: str | int = "best") -> dict[str, Array]:
         """Return a model's arrays: "best", "last", "initial", or the model of a round.
@@ -97,7 +104,7 @@ class ExperimentHandle:
             ModelNotReady: no round has closed yet.
             ModelNotFound: there is no such model, or it is kept no longer.
         """
-        return model_downloads.fetch(self._directors, self.name, which)
+        return model_downloads.fetch(self._directors, self.uid, which)
 
     def download_model(self, which: str | int, path: Path | str) -> int:
         """Write a model to a `.safetensors` file, which appears whole and verified; return the model's number.
@@ -106,16 +113,16 @@ class ExperimentHandle:
             ModelNotReady, ModelNotFound: as of `model`.
             InvalidArgument: the file cannot be written.
         """
-        return model_downloads.save(self._directors, self.name, which, Path(path))
+        return model_downloads.save(self._directors, self.uid, which, Path(path))
 
-    def cancel(self, reason: str = "") -> ExperimentInfo:
+    def cancel(self, reason: str = "") -> Experiment:
         """Cancel the experiment; one that is cancelled already stays so.
 
         Raises:
             PreconditionFailed: it has ended otherwise.
         """
-        request = pb.CancelExperimentRequest(name=self.name, reason=reason)
-        return self._saw(self._directors.call(lambda stub: stub.Cancel(request, timeout=CALL_SECONDS)))
+        request = pb.CancelExperimentRequest(experiment_uid=self.uid, reason=reason)
+        return self._saw(self._directors.call(lambda each: each.experiments.CancelExperiment, request))
 
     def remove(self) -> None:
         """Cancel the experiment if it runs, and drop its archive, models and updates; its history stays."""
@@ -125,46 +132,37 @@ class ExperimentHandle:
                 return pb.RemoveExperimentResponse()
             raise refusal
 
-        request = pb.RemoveExperimentRequest(name=self.name)
-        self._directors.call(lambda stub: stub.Remove(request, timeout=CALL_SECONDS), settle=settle)
+        request = pb.RemoveExperimentRequest(experiment_uid=self.uid)
+        self._directors.call(lambda each: each.experiments.RemoveExperiment, request, settle=settle)
 
-    def approve(self, reason: str = "") -> ExperimentInfo:
+    def approve(self, reason: str = "") -> Experiment:
         """Let an experiment start that waits for a manual review.
 
         Raises:
             Forbidden: you are not an operator.
             PreconditionFailed: it waits for no review.
         """
-        return self._review(Decision.DECISION_APPROVE, reason)
+        return self._review(pb.ReviewExperimentRequest.APPROVE, reason)
 
-    def reject(self, reason: str = "") -> ExperimentInfo:
+    def reject(self, reason: str = "") -> Experiment:
         """End an experiment that waits for a manual review, as `approve` would start it."""
-        return self._review(Decision.DECISION_REJECT, reason)
+        return self._review(pb.ReviewExperimentRequest.REJECT, reason)
 
-    @property
-    def _get(self) -> pb.GetExperimentRequest:
-        return pb.GetExperimentRequest(name=self.name)
+    def _get(self) -> pb.Experiment:
+        request = pb.GetExperimentRequest(experiment_uid=self.uid)
+        return self._directors.call(lambda each: each.experiments.GetExperiment, request)
 
-    def _saw(self, message: pb.Experiment) -> ExperimentInfo:
-        self.info = experiment_of(message)
+    def _saw(self, message: pb.Experiment) -> Experiment:
+        self.info = codec.read_experiment(message)
         return self.info
 
-    def _review(self, decision: Decision.Decision.ValueType, reason: str) -> ExperimentInfo:
+    def _review(self, decision: pb.ReviewExperimentRequest.Decision.ValueType, reason: str) -> Experiment:
         def settle(refusal: DirectorError) -> pb.Experiment:
-            found = self._directors.call(lambda stub: stub.Get(self._get, timeout=CALL_SECONDS))
-            rejected = found.state == pb.EXPERIMENT_STATE_REJECTED
-            if isinstance(refusal, PreconditionFailed) and rejected == (decision == Decision.DECISION_REJECT):
+            found = self._get()
+            rejected = found.state == pb.Experiment.REJECTED
+            if isinstance(refusal, PreconditionFailed) and rejected == (decision == pb.ReviewExperimentRequest.REJECT):
                 return found
             raise refusal
 
-        request = pb.ReviewRequest(name=self.name, decision=decision, reason=reason)
-        return self._saw(self._directors.call(lambda stub: stub.Review(request, timeout=CALL_SECONDS), settle=settle))
-
-    def _stream(self, open_stream: Open[Message], cursor: Cursor) -> Iterator[Message]:
-        """Read a stream from a cursor on, which moves along; one without an epoch is taken to be of the present one."""
-        if cursor.after_seq and not cursor.epoch:
-            request = pb.GetFederationRequest()
-            cursor.epoch = self._directors.call(lambda stub: stub.GetFederation(request, timeout=CALL_SECONDS)).epoch
-        for message in self._directors.stream(open_stream):
-            cursor.after_seq, cursor.epoch = message.seq, message.epoch
-            yield message
+        request = pb.ReviewExperimentRequest(experiment_uid=self.uid, decision=decision, reason=reason)
+        return self._saw(self._directors.call(lambda each: each.experiments.ReviewExperiment, request, settle=settle))

@@ -1,5 +1,6 @@
 """Workspaces as archives: the same files always make the same bytes, so that a submission can be repeated."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,13 +8,14 @@ from shutil import copyfileobj
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from director.domain import archives
+from director.domain.content import Content
 from director.errors import InvalidArchive, InvalidArgument
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The instant of every entry; zip files know no earlier one."""
 
 MODE = 0o100644 << 16
-"""A plain file that anyone may read; whose it was, and what else they may, is nobody's business."""
+"""A plain file that anyone may read; the owner and the other rights of the file stay out."""
 
 UNIX = 3
 
@@ -37,11 +39,11 @@ def ready(workspace: Path | None, archive: Path | None, target: Path) -> Path:
 def pack(workspace: Path, target: Path) -> None:
     """Zip a workspace, checked as the director will check it.
 
-    Left out are hidden files and directories, `__pycache__`, compiled Python files, and whatever is not a plain file:
-    links are not followed.
+    Hidden files and directories, `__pycache__`, compiled Python files and everything that is not a plain file are left
+    out. Links are not followed.
 
     Raises:
-        InvalidArchive: it is no directory, has no plan/plan.yaml, or breaks a limit of archives.
+        InvalidArchive: it is not a directory, has no plan/plan.yaml, or breaks a limit of archives.
     """
     if not workspace.is_dir():
         raise InvalidArchive(f"the workspace {str(workspace)!r} is not a directory")
@@ -58,7 +60,7 @@ def pack(workspace: Path, target: Path) -> None:
 
 
 def check(archive: Path) -> None:
-    """Refuse at once what the director would refuse once it has it all.
+    """Refuse at once what the director would refuse after the whole upload.
 
     Raises:
         InvalidArchive: the text says what is wrong.
@@ -68,6 +70,12 @@ def check(archive: Path) -> None:
             archives.read_plan(opened)
     except OSError as error:
         raise InvalidArchive(f"the archive {str(archive)!r} cannot be read: {error.strerror or error}") from error
+
+
+def content_of(archive: Path) -> Content:
+    """Return the length and the digest of an archive."""
+    with archive.open("rb") as file:
+        return Content(archive.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def files_of(workspace: Path) -> Iterator[tuple[str, Path]]:

@@ -2,15 +2,16 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from io import SEEK_END
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from director.domain.safetensors import LENGTH_BYTES, Piece, header_bytes, plan_rewrite
-from director.domain.tensors import Manifest, payload_pieces
+from director.domain.commands import ModelUpload
+from director.domain.content import Content
+from director.domain.safetensors import Piece, header_bytes, plan_rewrite
+from director.domain.tensors import LENGTH_BYTES, Manifest, payload_pieces
 from director.errors import InvalidArgument, TensorMismatch
 
 BLOCK_BYTES = 1 << 20
@@ -19,17 +20,8 @@ Model = Mapping[str, Any] | Path | str
 """A model to submit: arrays by name (whatever numpy makes an array of), or the path of a `.safetensors` file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """A model in the wire's layout, in a file of ours."""
-
-    path: Path
-    manifest: Manifest
-    sha256: bytes
-
-
-def spool(model: Model, target: Path) -> Payload:
-    """Write a model's payload to a file, however large the model is.
+def spool(model: Model, target: Path) -> ModelUpload:
+    """Write a model's payload to a file, however large the model is; return what the file holds.
 
     Raises:
         TensorMismatch: it holds nothing, or an element type that models cannot have, or the file is not a whole one.
@@ -64,10 +56,10 @@ def _copied(source: BinaryIO, start: int, pieces: Sequence[Piece]) -> Iterator[b
             yield data
 
 
-def _written(target: Path, manifest: Manifest, pieces: Iterable[bytes | memoryview]) -> Payload:
+def _written(target: Path, manifest: Manifest, pieces: Iterable[bytes | memoryview]) -> ModelUpload:
     digest = hashlib.sha256()
     with target.open("wb") as file:
         for piece in pieces:
             digest.update(piece)
             file.write(piece)
-    return Payload(target, manifest, digest.digest())
+    return ModelUpload(Content(manifest.size_bytes, digest.hexdigest()), manifest)

@@ -1,7 +1,7 @@
 """The UCI digits that ship with scikit-learn, cut into shards by a fixed rule, and the model to begin with.
 
-Every fifth of the 1797 images is held out, and nobody trains on it. The others are dealt out to the shards in turn; of
-each shard's, every fifth is for validation.
+Every fifth of the 1797 images is held out and is in no shard. The others are dealt out to the shards in turn. In each
+shard every fifth image is for validation.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""What a workspace archive may be: a zip file checked by its own directory, before a byte of it is unpacked.
+"""What a workspace archive may be: a zip file whose directory is checked before anything is unpacked.
 
-An archive comes from a stranger, and its headers may lie. So nothing here is read without a limit, and what is read is
-checked again by whoever unpacks it. Functions take a seekable file or the entries of one; none opens a path.
+An archive comes from a stranger, and its headers may lie. So nothing here is read without a limit, and the envoy that
+unpacks it checks again. Functions take a seekable file or its entries; they open no paths.
 """
 
 import struct
@@ -22,7 +22,7 @@ MAX_PLAN_BYTES = 1 << 20
 MAX_ENTRIES = 10_000
 MAX_UNPACKED_BYTES = 1 << 30
 MAX_RATIO = 100
-"""An archive unpacks to at most so many times its size, once it unpacks to more than RATIO_MATTERS_FROM bytes."""
+"""An archive larger than RATIO_MATTERS_FROM bytes when unpacked unpacks to at most so many times its size."""
 RATIO_MATTERS_FROM = 16 << 20
 MAX_PATH = 1024
 MAX_PART_BYTES = 255
@@ -65,7 +65,7 @@ def read_plan(archive: ZipFile) -> bytes:
     """Return the text of the plan in a checked archive.
 
     Raises:
-        InvalidArchive: it has none, or one that is too large or damaged.
+        InvalidArchive: the plan is missing, too large or damaged.
     """
     try:
         entry = archive.getinfo(PLAN)
@@ -86,7 +86,7 @@ def check_end(tail: bytes, size: int) -> None:
     Units: tail is the file's last TAIL_BYTES bytes, or all of it; size counts the bytes of the file.
 
     Raises:
-        InvalidArchive: it is no zip file, was cut off, is a ZIP64 or one of several parts, or has too many entries.
+        InvalidArchive: it is not a zip file, was cut off, is a ZIP64 or one of several parts, or has too many entries.
     """
     at = len(tail) - END.size
     if at < 0 or tail[at : at + 4] != END_SIGNATURE or tail[-2:] != b"\0\0":
@@ -140,7 +140,7 @@ def check_name(entry: ZipInfo) -> None:
 
 
 def check_kind(entry: ZipInfo) -> None:
-    """Refuse what is neither a plain file nor a directory, and what cannot be read without a password or a rare method.
+    """Refuse an entry that is not a plain file or directory, or that needs a password or a rare method to be read.
 
     Raises:
         InvalidArchive: a link, a device, encrypted, or compressed otherwise than by deflate.
@@ -174,7 +174,7 @@ def check_sizes(entries: Sequence[ZipInfo]) -> None:
 
 
 def check_places(entries: Sequence[ZipInfo]) -> None:
-    """Refuse two entries that are one on a file system which ignores case, and a file that is a directory elsewhere.
+    """Refuse two entries with the same name on a file system that ignores case, and a file that is a directory too.
 
     Raises:
         InvalidArchive: the sentence names both.
@@ -194,5 +194,5 @@ def check_places(entries: Sequence[ZipInfo]) -> None:
 
 
 def folded(path: str) -> str:
-    """Return a path as file systems compare it that ignore case and the way that accents are written."""
+    """Return a path as it is compared by file systems that ignore case and the encoding of accents."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())

@@ -9,14 +9,14 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def parse(written: object) -> timedelta:
-    """Read a length of time, from nothing up to ten years.
+    """Read a length of time, from 0 up to ten years.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a length of time, or not in this range.
     """
     match written:
         case bool():
-            raise ValueError("a truth value is no length of time")
+            raise ValueError("a truth value is not a length of time")
         case int() | float() if 0 <= written <= LONGEST.total_seconds():
             return timedelta(seconds=written)
         case str() if found := WRITTEN.fullmatch(written):

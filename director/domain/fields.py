@@ -1,11 +1,10 @@
-"""Reading the keys of a plan: each value is read by a function that is given its path and refuses it in one sentence.
+"""Reading the keys of a plan: a function for each kind of value. It is given the value's path, for its one refusal.
 
-A key that is left out and one that is empty are the same.
+A key that is left out and a key that is empty are the same.
 """
 
 import difflib
 import math
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
@@ -18,7 +17,7 @@ D = TypeVar("D")
 Option = TypeVar("Option", bound=str)
 Reader = Callable[[object, str], T]
 
-LONGEST_TEXT = 255
+LONGEST_LINE = 255
 DEEPEST = 32
 LARGEST = 2**63 - 1
 SHOWN = 60
@@ -43,15 +42,10 @@ def shown(value: object) -> str:
         case int() if abs(value) > LARGEST:
             return "a number of more than 64 bits"
         case str() | int() | float():
-            written = ascii(value[:SHOWN]) if isinstance(value, str) and not encodable(value) else repr(value)
+            written = ascii(value[:SHOWN]) if isinstance(value, str) and not names.is_storable(value) else repr(value)
             return written if len(written) <= SHOWN else f"{written[:SHOWN]}…"
         case _:
             return f"a {type(value).__name__}"
-
-
-def encodable(text: str) -> bool:
-    """Whether every engine and every wire can carry the text."""
-    return not any(character == "\0" or unicodedata.category(character) == "Cs" for character in text)
 
 
 def below(path: str, key: object) -> str:
@@ -61,14 +55,14 @@ def below(path: str, key: object) -> str:
 
 
 class Fields:
-    """A mapping's keys, none of them unknown.
+    """The keys of a mapping, all of them known.
 
     Raises:
-        InvalidPlan: it is no mapping, or holds a key that is not one of those known.
+        InvalidPlan: it is not a mapping, or it holds an unknown key.
     """
 
     def __init__(self, raw: object, path: str, known: Sequence[str]) -> None:
-        """Take the mapping at a path; the plan itself has the empty one."""
+        """Take the mapping at a path; the path of the plan itself is empty."""
         if not isinstance(raw, Mapping):
             refuse(raw, path or "the plan", f"a mapping with the keys {', '.join(known)}")
         self._raw = raw
@@ -87,6 +81,10 @@ class Fields:
         """Read a key that may be left out."""
         return default if self._raw.get(key) is None else self.required(key, read)
 
+    def present(self, readers: Mapping[str, Reader[Any]]) -> dict[str, Any]:
+        """Read those of these keys that are there, each with its reader."""
+        return {key: self.required(key, read) for key, read in readers.items() if self._raw.get(key) is not None}
+
 
 def whole(least: int, most: int) -> Reader[int]:
     """Return a reader of whole numbers."""
@@ -97,6 +95,13 @@ def whole(least: int, most: int) -> Reader[int]:
         return value
 
     return read
+
+
+def truth(value: object, path: str) -> bool:
+    """Read true or false."""
+    if not isinstance(value, bool):
+        refuse(value, path, "true or false")
+    return value
 
 
 def share(value: object, path: str) -> float:
@@ -124,8 +129,8 @@ def duration(least: timedelta) -> Reader[timedelta]:
 
 def text(value: object, path: str) -> str:
     """Read a line of text."""
-    if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_TEXT or not value.isprintable():
-        refuse(value, path, f"a text of 1 to {LONGEST_TEXT} printable characters")
+    if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_LINE or not value.isprintable():
+        refuse(value, path, f"a text of 1 to {LONGEST_LINE} printable characters")
     return value
 
 
@@ -162,11 +167,16 @@ def each(read_one: Reader[T], wanted: str) -> Reader[tuple[T, ...]]:
     return read
 
 
-def json_object(value: object, path: str) -> dict[str, Any]:
-    """Read a mapping that JSON can carry."""
+def mapping(value: object, path: str) -> dict[str, Any]:
+    """Read a mapping, whatever it holds."""
     if not isinstance(value, dict):
         refuse(value, path, "a mapping")
-    found: dict[str, Any] = json_value(value, path)
+    return value
+
+
+def json_object(value: object, path: str) -> dict[str, Any]:
+    """Read a mapping that JSON can carry."""
+    found: dict[str, Any] = json_value(mapping(value, path), path)
     return found
 
 
@@ -181,13 +191,13 @@ def json_value(value: object, path: str, depth: int = 0) -> Any:
             return value
         case float() if math.isfinite(value):
             return value
-        case str() if encodable(value):
+        case str() if names.is_storable(value):
             return value
         case list():
             return [json_value(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
         case dict():
             for key in value:
-                if not isinstance(key, str) or not encodable(key):
+                if not isinstance(key, str) or not names.is_storable(key):
                     raise InvalidPlan(f"{path} has the key {shown(key)}; keys should be texts, so put it in quotes")
             return {key: json_value(item, below(path, key), depth + 1) for key, item in value.items()}
         case _:

@@ -3,10 +3,13 @@
 import re
 import unicodedata
 
+from director.domain.limits import MAX_FAILURE_TEXT
 from director.errors import InvalidArgument
 
 LONGEST = 255
 LONGEST_TEXT = 65536
+UID = re.compile(r"[0-9a-fA-F]{32}")
+"""An experiment's uid: 128 random bits, written as 32 hexadecimal digits."""
 SUBMISSION_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """Characters that not every database and wire can hold: NUL, and halves of characters."""
@@ -32,6 +35,22 @@ def check_name(what: str, name: str) -> str:
     return name
 
 
+def is_uid(text: str) -> bool:
+    """Whether a text is written like an experiment's uid."""
+    return UID.fullmatch(text) is not None
+
+
+def check_experiment_name(name: str) -> str:
+    """Return the name of an experiment, or refuse it.
+
+    Raises:
+        InvalidArgument: as of `check_name`, or it could be taken for a uid.
+    """
+    if is_uid(name):
+        raise InvalidArgument(f"the experiment's name {name!r} looks like a uid, 32 hexadecimal digits; choose another")
+    return check_name("the experiment's name", name)
+
+
 def check_text(what: str, text: str) -> str:
     """Return a text of any lines, or refuse it.
 
@@ -40,14 +59,19 @@ def check_text(what: str, text: str) -> str:
     """
     if len(text) > LONGEST_TEXT:
         raise InvalidArgument(f"{what} has {len(text)} characters; at most {LONGEST_TEXT} are allowed")
-    if UNSTORABLE.search(text):
+    if not is_storable(text):
         raise InvalidArgument(f"{what} holds a NUL character or half a character; leave it out")
     return text
 
 
+def is_storable(text: str) -> bool:
+    """Whether every database and every wire can hold a text."""
+    return UNSTORABLE.search(text) is None
+
+
 def storable(text: str) -> str:
-    """Return the end of a text that nobody can mend, such as a traceback, in a form that can be stored."""
-    return UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text[-LONGEST_TEXT:]).strip()
+    """Return the end of a failure's message in a form that can be stored; its sender cannot correct a traceback."""
+    return UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text[-MAX_FAILURE_TEXT:]).strip()
 
 
 def check_submission_id(submission_id: str) -> str:

@@ -1,16 +1,18 @@
 """The plan of an experiment: rounds, tasks, aggregation rule, quorum, stragglers; checked before anything is stored."""
 
-import keyword
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 from director.domain.aggregation import RULES
-from director.domain.fields import Fields, choice, duration, each, json_object, name, refuse, share, text, whole
+from director.domain.fields import LARGEST, Fields, Reader, choice, duration, each, name, share, text, truth, whole
+from director.domain.tasks import Best, Task, best_reader, check_unique, default_best, read_stored_tasks, read_tasks
 from director.domain.types import TaskKind
 from director.errors import InvalidPlan
 
+PLAN_VERSION = 1
+"""The version of the stored form; a higher one was written by a newer director and is not read."""
 MOST_ROUNDS = 100_000
 MOST_COLLABORATORS = 1_000_000
 NOTHING = timedelta(0)
@@ -18,31 +20,10 @@ SOMETHING = timedelta.resolution
 DEADLINE = timedelta(hours=24)
 GRACE = timedelta(minutes=5)
 
-Mode = Literal["max", "min"]
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One function that each collaborator runs in a round; `function` is `module:callable` in the archive."""
-
-    name: str
-    kind: TaskKind
-    function: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """What makes a model the best one; without a metric it is the task's first one in name order."""
-
-    task: str
-    metric: str | None = None
-    mode: Mode = "max"
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan that can be run, if there are collaborators enough (`check_collaborators`)."""
+    """A plan that can be run, if there are enough collaborators (`check_collaborators`)."""
 
     rounds: int
     tasks: tuple[Task, ...]
@@ -60,6 +41,8 @@ class Plan:
     start_deadline: timedelta = DEADLINE
     envoy_grace: timedelta = GRACE
     wait_past_deadline: bool = False
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the stored form that this version does not know; they are stored again as they are."""
 
     @property
     def train_task(self) -> Task:
@@ -78,6 +61,8 @@ class Plan:
         """
         best = self.best
         return {
+            **self.unknown,
+            "version": PLAN_VERSION,
             "rounds": self.rounds,
             "tasks": [
                 {"name": task.name, "kind": task.kind.value, "function": task.function, "settings": dict(task.settings)}
@@ -100,39 +85,51 @@ class Plan:
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> "Plan":
-        """Read what `to_json` wrote; its rule may be one that this director does not have."""
-        return cls(
-            **{
-                **stored,
-                "tasks": tuple(Task(**{**task, "kind": TaskKind(task["kind"])}) for task in stored["tasks"]),
-                "best": None if stored["best"] is None else Best(**stored["best"]),
-                "required_collaborators": tuple(stored["required_collaborators"]),
-                "cutoff": None if stored["cutoff"] is None else timedelta(seconds=stored["cutoff"]),
-                "round_deadline": timedelta(seconds=stored["round_deadline"]),
-                "start_deadline": timedelta(seconds=stored["start_deadline"]),
-                "envoy_grace": timedelta(seconds=stored["envoy_grace"]),
-            }
-        )
+    def from_json(cls, stored: object) -> "Plan":
+        """Read what `to_json` wrote. Keys that this version does not know are kept; the rule may be one that it lacks.
+
+        Raises:
+            InvalidPlan: a newer director wrote it, or it is damaged.
+        """
+        if not isinstance(stored, Mapping):
+            raise InvalidPlan("the stored plan cannot be read: it is not a mapping")
+        version = stored.get("version", PLAN_VERSION)
+        if version != PLAN_VERSION:
+            raise InvalidPlan(f"the stored plan has version {version!r}; this director reads version {PLAN_VERSION}")
+        try:
+            return read_stored(stored)
+        except InvalidPlan as error:
+            raise InvalidPlan(f"the stored plan cannot be read: {error}") from error
 
 
-KEYS = (
-    "rounds",
-    "tasks",
-    "aggregation",
-    "best",
-    "review",
-    "min_collaborators",
-    "required_collaborators",
-    "selection",
-    "over_selection",
-    "percentage",
-    "cutoff",
-    "round_deadline",
-    "start_deadline",
-    "envoy_grace",
-    "on_deadline",
-)
+def read_rule(value: object, path: str) -> str:
+    """Read the name of an aggregation rule."""
+    return Fields(value, path, ("rule",)).required("rule", choice(*RULES))
+
+
+def read_required(value: object, path: str) -> tuple[str, ...]:
+    """Read the names of the envoys that must contribute to every round."""
+    required = each(name, "names of envoys")(value, path)
+    check_unique(required, lambda index: f"{path}[{index}]")
+    return required
+
+
+SHARED: Mapping[str, Reader[Any]] = {
+    "min_collaborators": whole(1, MOST_COLLABORATORS),
+    "required_collaborators": read_required,
+    "selection": share,
+    "over_selection": whole(0, MOST_COLLABORATORS),
+    "percentage": share,
+    "cutoff": duration(SOMETHING),
+    "round_deadline": duration(SOMETHING),
+    "start_deadline": duration(SOMETHING),
+    "envoy_grace": duration(NOTHING),
+}
+"""Keys that the file and the stored form have in common; one that is left out has the default of `Plan`."""
+KEYS = ("rounds", "tasks", "aggregation", "best", "review", *SHARED, "on_deadline")
+"""The keys of the file."""
+STORED = tuple(each.name for each in fields(Plan) if each.name != "unknown")
+"""The keys of the stored form, `version` aside."""
 
 
 def parse(raw: object) -> Plan:
@@ -144,96 +141,35 @@ def parse(raw: object) -> Plan:
     keys = Fields(raw, "", KEYS)
     tasks = keys.required("tasks", read_tasks)
     rule = keys.optional("aggregation", read_rule, "weighted_average")
-    measured = [task.name for task in tasks if task.kind is TaskKind.VALIDATE]
     plan = Plan(
         rounds=keys.required("rounds", whole(1, MOST_ROUNDS)),
         tasks=tasks,
         rule=rule,
         rule_version=RULES[rule].version,
-        best=keys.optional("best", lambda value, path: read_best(value, path, measured), default_best(measured)),
+        best=keys.optional("best", best_reader(tasks), default_best(tasks)),
         manual_review=keys.optional("review", choice("auto", "manual"), "auto") == "manual",
-        min_collaborators=keys.optional("min_collaborators", whole(1, MOST_COLLABORATORS), None),
-        required_collaborators=keys.optional("required_collaborators", read_required, ()),
-        selection=keys.optional("selection", share, 1.0),
-        over_selection=keys.optional("over_selection", whole(0, MOST_COLLABORATORS), 0),
-        percentage=keys.optional("percentage", share, None),
-        cutoff=keys.optional("cutoff", duration(SOMETHING), None),
-        round_deadline=keys.optional("round_deadline", duration(SOMETHING), DEADLINE),
-        start_deadline=keys.optional("start_deadline", duration(SOMETHING), DEADLINE),
-        envoy_grace=keys.optional("envoy_grace", duration(NOTHING), GRACE),
         wait_past_deadline=keys.optional("on_deadline", choice("fail", "wait"), "fail") == "wait",
+        **keys.present(SHARED),
     )
     check_stragglers(plan)
     return plan
 
 
-def read_tasks(value: object, path: str) -> tuple[Task, ...]:
-    """Read the tasks: one that trains, any number that validate."""
-    tasks = each(read_task, "tasks, one of them of kind train")(value, path)
-    check_unique([task.name for task in tasks], lambda index: f"{path}[{index}].name")
-    training = [task.name for task in tasks if task.kind is TaskKind.TRAIN]
-    if len(training) != 1:
-        found = " and ".join(repr(task) for task in training[:2]) or "none"
-        raise InvalidPlan(f"{path} should hold exactly one task of kind train, and not {found}")
-    return tasks
-
-
-def read_task(value: object, path: str) -> Task:
-    """Read one task."""
-    keys = Fields(value, path, ("name", "kind", "function", "settings"))
-    return Task(
-        name=keys.required("name", name),
-        kind=keys.required("kind", choice(*TaskKind)),
-        function=keys.required("function", read_function),
-        settings=keys.optional("settings", json_object, {}),
+def read_stored(stored: Mapping[str, Any]) -> Plan:
+    """Read a plan in its stored form, in which every default is filled in."""
+    keys = Fields({key: stored[key] for key in STORED if key in stored}, "", STORED)
+    tasks = keys.required("tasks", read_stored_tasks)
+    return Plan(
+        rounds=keys.required("rounds", whole(1, MOST_ROUNDS)),
+        tasks=tasks,
+        rule=keys.required("rule", text),
+        rule_version=keys.required("rule_version", whole(1, LARGEST)),
+        best=keys.optional("best", best_reader(tasks), None),
+        manual_review=keys.optional("manual_review", truth, False),
+        wait_past_deadline=keys.optional("wait_past_deadline", truth, False),
+        unknown={key: value for key, value in stored.items() if key not in (*STORED, "version")},
+        **keys.present(SHARED),
     )
-
-
-def read_function(value: object, path: str) -> str:
-    """Read where a task's function is found in the archive."""
-    function = text(value, path)
-    module, colon, attribute = function.partition(":")
-    parts = [*module.split("."), *attribute.split(".")]
-    if not colon or not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
-        refuse(value, path, "module:callable, like digits:train or package.module:train")
-    return function
-
-
-def read_rule(value: object, path: str) -> str:
-    """Read the name of an aggregation rule."""
-    return Fields(value, path, ("rule",)).required("rule", choice(*RULES))
-
-
-def default_best(measured: Sequence[str]) -> Best | None:
-    """Judge models by the first validate task, where there is one."""
-    return Best(measured[0]) if measured else None
-
-
-def read_best(value: object, path: str, measured: Sequence[str]) -> Best:
-    """Read what makes a model the best one."""
-    keys = Fields(value, path, ("task", "metric", "mode"))
-    if not measured:
-        raise InvalidPlan(f"{path} needs a task of kind validate to judge models by; add one, or leave {path} out")
-    modes: tuple[Mode, Mode] = ("max", "min")
-    return Best(
-        task=keys.optional("task", choice(*measured), measured[0]),
-        metric=keys.optional("metric", text, None),
-        mode=keys.optional("mode", choice(*modes), modes[0]),
-    )
-
-
-def read_required(value: object, path: str) -> tuple[str, ...]:
-    """Read the names of the envoys that no round can do without."""
-    required = each(name, "names of envoys")(value, path)
-    check_unique(required, lambda index: f"{path}[{index}]")
-    return required
-
-
-def check_unique(named: Sequence[str], path_of: Callable[[int], str]) -> None:
-    """Refuse a name that occurs twice; `path_of` gives the path of the name at an index."""
-    for index, one in enumerate(named):
-        if one in named[:index]:
-            raise InvalidPlan(f"{path_of(index)} is {one!r} a second time; each name should occur once")
 
 
 def check_stragglers(plan: Plan) -> None:
@@ -251,10 +187,11 @@ def check_collaborators(plan: Plan, collaborators: Sequence[str]) -> None:
     """Refuse a plan that these collaborators can never fulfil.
 
     Raises:
-        InvalidPlan: a required one is not among them, or there are fewer than its minimum.
+        InvalidPlan: a required one is missing, or there are fewer of them than the plan's minimum.
     """
+    given = set(collaborators)
     for index, envoy in enumerate(plan.required_collaborators):
-        if envoy not in collaborators:
+        if envoy not in given:
             raise InvalidPlan(
                 f"required_collaborators[{index}] is {envoy!r}; it should be one of the experiment's collaborators"
             )

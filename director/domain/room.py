@@ -7,9 +7,9 @@ MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What is left on a database's disk, or of its allowance, and what of it is a reserve that uploads do not touch.
+    """Free space of a database, on its disk or below its size limit, and the reserve that uploads do not use.
 
-    The reserve is for what goes on without room: cancelling, removing and sweeping, which make some.
+    The reserve is for the actions that free space: cancelling, removing and sweeping.
 
     Units: bytes.
     """
@@ -18,7 +18,7 @@ class Room:
     reserve: int
 
     def lacks(self, size: int = 0) -> str | None:
-        """Say why so many bytes more cannot be taken in; None if they can, and nothing of the reserve is in use."""
+        """Say why the database refuses so many bytes more; None if they fit and the reserve is whole."""
         if self.free < self.reserve:
             left = f"{mebibytes(self.free)} left, less than its reserve of {mebibytes(self.reserve)}"
             found = left if self.free > 0 else "no room left"

@@ -1,7 +1,7 @@
-"""Reading the head of a `.safetensors` file: what it holds, and how its bytes are put into the order of a payload.
+"""Reading the header of a `.safetensors` file: which tensors it has, and the order of their bytes in a payload.
 
-A file is eight bytes with the length of the header, the header in JSON, and the data. Files may hold their tensors in
-any order; the functions here say where each one lies, and leave the reading to the caller.
+A file is eight bytes with the length of the header, the header in JSON, and the data. Files may have their tensors in
+any order; the functions here say where each one lies, and the caller reads them.
 
 Source: the format's description, https://github.com/huggingface/safetensors#format.
 """
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from director.domain.tensors import Manifest, TensorInfo, layout_order
+from director.domain.tensor_info import TensorInfo, layout_order
+from director.domain.tensors import LENGTH_BYTES, Manifest
 from director.errors import TensorMismatch
 
-LENGTH_BYTES = 8
 LONGEST_HEADER = 100_000_000
 METADATA = "__metadata__"
 
@@ -65,7 +65,7 @@ def plan_rewrite(header: bytes, *, data_bytes: int) -> Rewrite:
     found = [located(name, entry) for name, entry in entries.items() if name != METADATA]
     check_cover([piece for _, piece in found], data_bytes)
     found.sort(key=lambda each: layout_order(each[0]))
-    return Rewrite(Manifest(tuple(tensor for tensor, _ in found)), tuple(piece for _, piece in found))
+    return Rewrite(Manifest([tensor for tensor, _ in found]), tuple(piece for _, piece in found))
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from director.domain.aggregation.mean import average
-from director.domain.plan import Mode, Plan
+from director.domain.plan import Plan
+from director.domain.tasks import Mode
 
 AGGREGATOR = "aggregator"
-"""The origin of averages; no envoy has this name."""
+"""The origin of metrics that are averages over envoys."""
 Aggregated = Mapping[tuple[str, str], float]
 """Numbers by (task, metric)."""
 
@@ -29,7 +30,7 @@ class Measurement:
 def weighted_metrics(measurements: Iterable[Measurement]) -> dict[tuple[str, str], float]:
     """Average each metric over the collaborators that report it, weighted by samples, in the order of their names.
 
-    NaN spoils the metric that holds it, and no other. The result is in the order of tasks and metrics.
+    A NaN makes its own metric's average NaN, and no other's. The result is in the order of tasks and metrics.
     """
     reported: dict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
     for each in sorted(measurements, key=lambda measurement: measurement.envoy):
@@ -45,7 +46,7 @@ def mean(reports: list[tuple[float, int]]) -> float:
 
 
 def score(plan: Plan, aggregated: Aggregated) -> float | None:
-    """Return the number that a model is judged by; None where it was not measured, or is NaN."""
+    """Return the number that a model is judged by; None if it was not measured or is NaN."""
     if plan.best is None:
         return None
     metric = plan.best.metric

@@ -1,27 +1,30 @@
-"""What an experiment's execution loop does next, from what is true.
+"""What the execution loop of an experiment does next: `next_step` decides from a snapshot.
 
-The only place that knows quorum, target and cutoff.
+No other module knows quorum, target and cutoff.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from director.domain import envoys
+from director.domain import selection
+from director.domain.experiment import Failure
+from director.domain.history import listed
+from director.domain.limits import MAX_LISTED
 from director.domain.plan import Plan
 from director.domain.types import AssignmentState, CollaboratorState, ExperimentState, RoundKind, RoundState
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A collaborator, and what became of it in the open round."""
+    """A collaborator, its assignment in the open round and whether all its results are there."""
 
     envoy: str
     state: CollaboratorState
     absence: float = 0.0
     assignment: AssignmentState | None = None
     complete: bool = False
-    error: str | None = None
+    failure: Failure | None = None
 
     @property
     def available(self) -> bool:
@@ -30,7 +33,7 @@ class Member:
 
     @property
     def open(self) -> bool:
-        """Whether the round may still get its results."""
+        """Whether its results are still missing in the round and may yet come."""
         return self.assignment is AssignmentState.ASKED and not self.complete and self.state.engaged
 
 
@@ -47,7 +50,7 @@ class OpenRound:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that a step is chosen from, read in one transaction.
+    """Everything that a step is chosen from, read in one transaction.
 
     Units: service seconds for every instant and length.
     """
@@ -86,7 +89,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """Count those who are complete, and begin to aggregate."""
+    """Count the complete collaborators, and begin to aggregate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """The experiment has ended: let it go."""
+    """Release the experiment: it has ended, or this director has nothing to do in it."""
 
 
 Step = Review | Open | Wait | Freeze | Close | Finish | Fail | Leave
@@ -120,7 +123,7 @@ Step = Review | Open | Wait | Freeze | Close | Finish | Fail | Leave
 
 @dataclass(frozen=True, slots=True)
 class Quorum:
-    """Whom a train round needs and asks, from the plan and the number of collaborators."""
+    """How many collaborators a train round needs and asks, and which ones are required."""
 
     minimum: int
     meant: int
@@ -130,9 +133,9 @@ class Quorum:
 
 
 def quorum(plan: Plan, collaborators: int) -> Quorum:
-    """Return whom a train round needs.
+    """Return what a train round needs, from its plan and the number of collaborators.
 
-    At least `minimum`, with the required ones; it asks `asked`, and may end at `target`.
+    It needs at least `minimum` of them, with the required ones; it asks `asked` of them, and may end at `target`.
     """
     chosen = max(1, ceiling(plan.selection, collaborators))
     relaxed = plan.percentage is not None or plan.cutoff is not None or plan.over_selection > 0
@@ -181,7 +184,7 @@ def next_step(snapshot: Snapshot) -> Step:
 
 
 def review_step(snapshot: Snapshot) -> Step:
-    """A pending experiment is owned only for its review."""
+    """Choose the step of a pending experiment: a director owns it only for its review."""
     if not snapshot.review_due:
         return Leave()
     if snapshot.review_deadline is not None and snapshot.now >= snapshot.review_deadline:
@@ -190,7 +193,7 @@ def review_step(snapshot: Snapshot) -> Step:
 
 
 def open_step(snapshot: Snapshot, number: int) -> Open | Fail:
-    """Open a round, or fail where it cannot ask as many as it needs."""
+    """Open a round, or fail if it cannot ask as many collaborators as it needs."""
     available = [member.envoy for member in snapshot.members if member.available]
     deadline = snapshot.now + snapshot.plan.round_deadline.total_seconds()
     if number > snapshot.plan.rounds:
@@ -198,7 +201,7 @@ def open_step(snapshot: Snapshot, number: int) -> Open | Fail:
     needs = quorum(snapshot.plan, len(snapshot.members))
     if len(available) < needs.minimum or not needs.required <= set(available):
         return Fail(shortage(snapshot, needs, number))
-    asked = envoys.select(
+    asked = selection.select(
         available, required=sorted(needs.required), count=needs.asked, seed=snapshot.seed, round_number=number
     )
     return Open(number, RoundKind.TRAIN, tuple(asked), deadline)
@@ -236,15 +239,15 @@ def collecting_step(snapshot: Snapshot, current: OpenRound) -> Freeze | Fail | W
 
 
 def shortage(snapshot: Snapshot, needs: Quorum, number: int) -> str:
-    """Say why a round cannot reach its minimum: the failures that led to it, in the envoys' own words."""
+    """Say why a round cannot reach its minimum, and quote the failures that led to it."""
     gone = [member for member in snapshot.members if member.state is CollaboratorState.FAILED]
     lost = f"round {number} cannot reach its minimum of {needs.minimum} collaborators"
     if missing := needs.required & {member.envoy for member in gone}:
         lost = f"round {number} needs {listed(missing)}"
-    return "; ".join([lost, *(f"{member.envoy} failed: {member.error or 'no reason given'}" for member in gone)])
-
-
-def listed(names: Iterable[str]) -> str:
-    """Write names in a row, in order."""
-    found = sorted(names)
-    return ", ".join(found) if found else "nobody"
+    told = [
+        f"{member.envoy} failed: {member.failure.brief if member.failure else 'no reason given'}"
+        for member in gone[:MAX_LISTED]
+    ]
+    if len(gone) > MAX_LISTED:
+        told.append(f"{len(gone) - MAX_LISTED} more failed")
+    return "; ".join([lost, *told])

@@ -5,81 +5,27 @@ element is aligned to its own width and lies inside one chunk, and with a header
 `.safetensors` file.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby, pairwise
 from math import prod
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
+from director.domain.content import Content
+from director.domain.limits import MAX_MANIFEST_BYTES
+from director.domain.tensor_info import DTYPES, MAX_BYTES, TensorInfo, describe, layout_order
 from director.domain.types import Array, Tensors
 from director.errors import TensorMismatch
 
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
-    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "I16": np.dtype("<i2"),
-    "I8": np.dtype("i1"),
-    "U64": np.dtype("<u8"),
-    "U32": np.dtype("<u4"),
-    "U16": np.dtype("<u2"),
-    "U8": np.dtype("u1"),
-    "BOOL": np.dtype("bool"),
-}
-"""Element types by the names that safetensors gives them."""
-
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
-MAX_NAME = 512
-MAX_AXES = 64
-MAX_BYTES = 2**63 - 1
+LENGTH_BYTES = 8
+"""Bytes of the number in front of a manifest's JSON; the number is the length of the JSON."""
 ALIGNMENT = 16
 """Chunks are multiples of this many bytes, so that no element of any type lies across two."""
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One tensor: its name, its element type as safetensors calls it, and its shape.
-
-    Raises:
-        TensorMismatch: unknown element type, a bad name, or a shape that no array can have.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        bad = self.name == "__metadata__" or any(each == "\0" or "\ud800" <= each <= "\udfff" for each in self.name)
-        if bad or not 1 <= len(self.name) <= MAX_NAME:
-            raise TensorMismatch(f"a tensor's name has 1 to {MAX_NAME} characters and is not {self.name[:80]!a}")
-        if self.dtype not in DTYPES:
-            raise TensorMismatch(f"tensor {self.name!r} has dtype {self.dtype!r}; known are {', '.join(DTYPES)}")
-        if any(length < 0 for length in self.shape):
-            raise TensorMismatch(f"tensor {self.name!r} has a negative length in its shape {self.shape}")
-        if len(self.shape) > MAX_AXES:
-            raise TensorMismatch(f"tensor {self.name!r} has {len(self.shape)} axes; at most {MAX_AXES} are allowed")
-        if prod(max(length, 1) for length in self.shape) * DTYPES[self.dtype].itemsize > MAX_BYTES:
-            raise TensorMismatch(f"tensor {self.name!r} has the shape {list(self.shape)}, too large for any memory")
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the tensor in a payload."""
-        return prod(self.shape) * DTYPES[self.dtype].itemsize
-
-
-def layout_order(tensor: TensorInfo) -> tuple[int, str]:
-    """Sort key of a payload: wider element types first, then by name."""
-    return -DTYPES[tensor.dtype].itemsize, tensor.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,74 +37,96 @@ class Segment:
     stop: int
 
 
-@dataclass(frozen=True)
 class Manifest:
-    """What a payload holds, in the order of its bytes.
+    """What a payload holds, in the order of its bytes, in canonical form: the bytes that begin a `.safetensors` file.
+
+    A manifest of 100,000 tensors takes some 10 MB in this form and several times that as objects. So it keeps the
+    bytes, and `tensors` reads them at each call.
 
     Raises:
-        TensorMismatch: no tensor, a name twice, or not in layout order.
+        TensorMismatch: no tensor, a name twice, not in layout order, too many tensors or too large ones.
     """
 
-    tensors: tuple[TensorInfo, ...]
+    __slots__ = ("content", "encoded", "segments", "size_bytes")
 
-    def __post_init__(self) -> None:
-        if not self.tensors:
-            raise TensorMismatch("a model has at least one tensor")
-        names = {tensor.name for tensor in self.tensors}
-        if len(names) < len(self.tensors):
-            raise TensorMismatch("a tensor's name occurs twice in the model")
-        for one, two in pairwise(self.tensors):
-            if layout_order(one) > layout_order(two):
-                raise TensorMismatch(f"tensor {two.name!r} comes before {one.name!r}: wider dtypes first, then by name")
+    def __init__(self, tensors: Sequence[TensorInfo]) -> None:
+        """Describe a payload by its tensors, in layout order."""
+        check_layout(tensors)
+        self.encoded = encode(tensors)
+        if len(self.encoded) > MAX_MANIFEST_BYTES:
+            raise TensorMismatch(
+                f"the manifest of {len(tensors)} tensors has {len(self.encoded)} bytes; "
+                f"at most {MAX_MANIFEST_BYTES} are allowed"
+            )
+        self.content = Content(len(self.encoded), hashlib.sha256(self.encoded).hexdigest())
+        self.size_bytes = sum(tensor.size_bytes for tensor in tensors)
+        """Bytes of the whole payload."""
+        if self.size_bytes > MAX_BYTES:
+            raise TensorMismatch(f"the {len(tensors)} tensors have {self.size_bytes} bytes, too many for any memory")
+        self.segments = segments_of(tensors)
+        """The payload as runs of one element type each."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether two manifests describe the same layout."""
+        return isinstance(other, Manifest) and self.encoded == other.encoded
+
+    def __hash__(self) -> int:
+        """Agree with `==`."""
+        return hash(self.content)
+
+    def __repr__(self) -> str:
+        """Show it in a few words, however many tensors there are."""
+        return f"<Manifest of {self.size_bytes} bytes, SHA-256 {self.digest}>"
 
     @classmethod
     def of(cls, tensors: Tensors) -> "Manifest":
         """Describe arrays held in memory."""
-        return cls(tuple(sorted((describe(name, array) for name, array in tensors.items()), key=layout_order)))
+        return cls(sorted((describe(name, array) for name, array in tensors.items()), key=layout_order))
 
     @classmethod
-    def from_json(cls, rows: Sequence[Sequence[Any]]) -> "Manifest":
-        """Read what `to_json` wrote."""
-        return cls(tuple(TensorInfo(name, dtype, tuple(shape)) for name, dtype, shape in rows))
+    def decode(cls, encoded: bytes) -> "Manifest":
+        """Read the canonical form.
 
-    def to_json(self) -> list[list[Any]]:
-        """Return [name, dtype, shape] rows in the order of the bytes."""
-        return [[tensor.name, tensor.dtype, list(tensor.shape)] for tensor in self.tensors]
+        Raises:
+            TensorMismatch: the bytes are not exactly what `encoded` would hold.
+        """
+        try:
+            manifest = cls(parse(encoded))
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise TensorMismatch("the manifest is not the header of a .safetensors file") from error
+        if manifest.encoded != encoded:
+            raise TensorMismatch("the manifest is not in its canonical form: wider dtypes first, then by name, no gaps")
+        return manifest
 
-    @cached_property
-    def size_bytes(self) -> int:
-        """Bytes of the whole payload."""
-        return sum(tensor.size_bytes for tensor in self.tensors)
+    @classmethod
+    def from_header(cls, header: str) -> "Manifest":
+        """Read the JSON of the canonical form, as `header` returned it."""
+        return cls.decode(framed(header))
 
-    @cached_property
-    def segments(self) -> tuple[Segment, ...]:
-        """The payload as runs of one element type each, as long as possible."""
-        found, start = [], 0
-        filled = (tensor for tensor in self.tensors if tensor.size_bytes)
-        for dtype, run in groupby(filled, key=lambda tensor: tensor.dtype):
-            stop = start + sum(tensor.size_bytes for tensor in run)
-            found.append(Segment(DTYPES[dtype], start, stop))
-            start = stop
-        return tuple(found)
+    @property
+    def header(self) -> str:
+        """The JSON of the canonical form."""
+        return self.encoded[LENGTH_BYTES:].rstrip(b" ").decode()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form, in hexadecimal."""
+        return self.content.digest
+
+    @property
+    def tensors(self) -> tuple[TensorInfo, ...]:
+        """The tensors, in the order of the payload's bytes; read from the bytes at each call."""
+        return tuple(parse(self.encoded))
 
     def within(self, start: int, stop: int) -> Iterator[Segment]:
         """Cut out a part of the payload; the segments' offsets are relative to its start."""
-        for segment in self.segments:
+        behind = bisect_right(self.segments, start, key=lambda segment: segment.stop)
+        for index in range(behind, len(self.segments)):
+            segment = self.segments[index]
             first, last = max(segment.start, start), min(segment.stop, stop)
-            if first < last:
-                yield Segment(segment.dtype, first - start, last - start)
-
-    def safetensors_header(self) -> bytes:
-        """Return the bytes that make a payload a `.safetensors` file when they stand in front of it."""
-        entries: dict[str, Any] = {}
-        offset = 0
-        for tensor in self.tensors:
-            span = [offset, offset + tensor.size_bytes]
-            entries[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": span}
-            offset += tensor.size_bytes
-        text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-        text += b" " * (-len(text) % 8)
-        return len(text).to_bytes(8, "little") + text
+            if first >= last:
+                return
+            yield Segment(segment.dtype, first - start, last - start)
 
     def arrays(self, payload: bytes | bytearray | memoryview) -> dict[str, Array]:
         """Return the payload's tensors by name, as views of its bytes.
@@ -189,20 +157,61 @@ class Manifest:
         return f"tensor {name!r} is {got.dtype} {list(got.shape)}, the model's is {want.dtype} {list(want.shape)}"
 
 
-def describe(name: str, array: Array) -> TensorInfo:
-    """Describe one array.
+def check_layout(tensors: Sequence[TensorInfo]) -> None:
+    """Refuse tensors that cannot make a payload.
 
     Raises:
-        TensorMismatch: its element type is not one that models can hold.
+        TensorMismatch: there is no tensor, a name occurs twice, or they are not in layout order.
     """
-    dtype = NAMES.get(array.dtype.newbyteorder("<"))
-    if dtype is None:
-        raise TensorMismatch(f"tensor {name!r} has dtype {array.dtype}; known are {', '.join(DTYPES)}")
-    return TensorInfo(name, dtype, array.shape)
+    if not tensors:
+        raise TensorMismatch("a model has at least one tensor")
+    if len({tensor.name for tensor in tensors}) < len(tensors):
+        raise TensorMismatch("a tensor's name occurs twice in the model")
+    for one, two in pairwise(tensors):
+        if layout_order(one) > layout_order(two):
+            raise TensorMismatch(f"tensor {two.name!r} comes before {one.name!r}: wider dtypes first, then by name")
+
+
+def segments_of(tensors: Sequence[TensorInfo]) -> tuple[Segment, ...]:
+    """Return a payload as runs of one element type each, as long as possible."""
+    found, start = [], 0
+    filled = (tensor for tensor in tensors if tensor.size_bytes)
+    for dtype, run in groupby(filled, key=lambda tensor: tensor.dtype):
+        stop = start + sum(tensor.size_bytes for tensor in run)
+        found.append(Segment(DTYPES[dtype], start, stop))
+        start = stop
+    return tuple(found)
+
+
+def encode(tensors: Sequence[TensorInfo]) -> bytes:
+    """Return the canonical form: what stands in front of the payload in a `.safetensors` file."""
+    entries: dict[str, Any] = {}
+    offset = 0
+    for tensor in tensors:
+        span = [offset, offset + tensor.size_bytes]
+        entries[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": span}
+        offset += tensor.size_bytes
+    return framed(json.dumps(entries, separators=(",", ":"), ensure_ascii=False))
+
+
+def framed(header: str) -> bytes:
+    """Put its length in front of a header and pad it with spaces, so that the payload begins at a multiple of 8."""
+    text = header.encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
+
+
+def parse(encoded: bytes) -> list[TensorInfo]:
+    """Read the tensors of a canonical form, in the order in which they stand there."""
+    entries = json.loads(encoded[LENGTH_BYTES:])
+    tensors = [TensorInfo(name, entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()]
+    if any(type(length) is not int for tensor in tensors for length in tensor.shape):
+        raise ValueError("a shape holds something else than whole numbers")
+    return tensors
 
 
 def payload_pieces(manifest: Manifest, tensors: Tensors) -> Iterator[memoryview]:
-    """Yield a payload's bytes, one tensor after the other; nothing is copied that is laid out already."""
+    """Yield a payload's bytes, one tensor after the other. Only tensors in another layout are copied."""
     for tensor in manifest.tensors:
         array = np.ascontiguousarray(tensors[tensor.name], DTYPES[tensor.dtype])
         if array.size:

@@ -1,4 +1,7 @@
-"""The experiment's transitions, as a table. A guarded UPDATE names `sources(state)`, so that no other can happen."""
+"""The transitions of experiments and collaborators, as tables.
+
+A guarded UPDATE names `sources(state)`, so that no other transition can happen.
+"""
 
 from collections.abc import Mapping
 
@@ -15,7 +18,7 @@ EXPERIMENT: Mapping[ExperimentState, frozenset[ExperimentState]] = {
     S.CANCELLED: frozenset(),
     S.REJECTED: frozenset(),
 }
-"""What each state may become; the terminal ones nothing."""
+"""The states that may follow each state; none follows a terminal one."""
 
 COLLABORATOR: Mapping[CollaboratorState, frozenset[CollaboratorState]] = {
     C.WAITING: frozenset({C.QUEUED, C.FAILED, C.RELEASED}),
@@ -26,7 +29,7 @@ COLLABORATOR: Mapping[CollaboratorState, frozenset[CollaboratorState]] = {
     C.FAILED: frozenset(),
     C.RELEASED: frozenset(),
 }
-"""A collaborator's own; assigned again after a reconnect."""
+"""The same for collaborators. One is assigned again when its envoy comes back."""
 
 
 def sources(state: ExperimentState) -> list[ExperimentState]:

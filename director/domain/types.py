@@ -1,4 +1,4 @@
-"""The words of the house: identifiers and states."""
+"""Identifiers and states."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -15,7 +15,7 @@ UserName = NewType("UserName", str)
 
 Array = npt.NDArray[Any]
 Tensors = Mapping[str, Array]
-"""A model or an update in memory: arrays by name. Only users' code and the facade hold one whole."""
+"""A model or an update in memory: arrays by name. Only users' code and the facade hold a whole one."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,7 +49,7 @@ class CollaboratorState(StrEnum):
 
     @property
     def engaged(self) -> bool:
-        """Whether the envoy is taken by the experiment; nobody serves two."""
+        """Whether the envoy works for the experiment; an envoy works for one experiment at a time."""
         return self in (CollaboratorState.QUEUED, CollaboratorState.ASSIGNED, CollaboratorState.WORKING)
 
 

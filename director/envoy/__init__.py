@@ -7,14 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from director.envoy.runner import Envoy
+    from director.envoy.agent import EnvoyAgent
     from director.envoy.shard_descriptor import ShardDescriptor, ShardSpec
     from director.wire.channels import TlsFiles
 
-__all__ = ["Envoy", "ShardDescriptor", "ShardSpec", "TlsFiles"]
+__all__ = ["EnvoyAgent", "ShardDescriptor", "ShardSpec", "TlsFiles"]
 
 PLACES = {
-    "Envoy": "director.envoy.runner",
+    "EnvoyAgent": "director.envoy.agent",
     "ShardDescriptor": "director.envoy.shard_descriptor",
     "ShardSpec": "director.envoy.shard_descriptor",
     "TlsFiles": "director.wire.channels",

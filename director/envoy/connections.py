@@ -1,7 +1,7 @@
-"""Calls that go on until they are answered: the way to whichever director is up.
+"""Calls that are repeated until a director answers them.
 
-Several addresses are replicas of one federation; any of them will do. A call that a director could not answer is
-repeated, at the next address and after a pause, without end: an envoy outlives every outage.
+Several addresses are replicas of one federation; any of them will do. When a director cannot answer, the call is
+repeated at the next address after a pause, without end: an envoy outlives every outage.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 
 from director.effects import Entropy, SystemEntropy, monotonic
-from director.errors import DirectorError, MessageTooLarge, ResourceExhausted, Unavailable
+from director.errors import DirectorError, Later
 from director.v1.envoys_pb2_grpc import EnvoyServiceStub
 from director.v1.rounds_pb2_grpc import RoundServiceStub
 from director.wire.channels import TlsFiles, aio_channel
@@ -48,7 +48,7 @@ class Connection:
     Args:
         addresses: host:port each; the first is tried first.
         tls: Certificates, or None for plain text.
-        client_id: Who calls, where no certificate says so.
+        client_id: The caller's name, for calls without a certificate.
         entropy: Draws the pauses.
     """
 
@@ -60,7 +60,7 @@ class Connection:
         client_id: str | None,
         entropy: Entropy | None = None,
     ) -> None:
-        """Prepare the way; nothing is opened yet."""
+        """Keep the addresses; no channel is opened yet."""
         self._addresses = addresses
         self._tls = tls
         self._client_id = client_id
@@ -70,38 +70,52 @@ class Connection:
         self._is_down = False
 
     async def __aenter__(self) -> Self:
-        """Open nothing yet."""
+        """Return the connection; channels are opened by the first call."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the channels, and with them all calls."""
+        """Close the channels; this ends their calls."""
         for channel in self._channels.values():
             await channel.close()
 
     async def repeat(self, operation: Callable[[Stubs], Awaitable[Answer]]) -> Answer:
-        """Return what an operation on some director returns, repeating it until a director answers.
+        """Repeat an operation until a director answers it; return the answer.
+
+        The pause before a repeat is the delay that the error asks for, and a random part on top that grows.
 
         Raises:
-            DirectorError: what the director answered, unless repeating the same call may help.
+            DirectorError: the director's answer, unless the same call may succeed later.
         """
         waits = pauses(self._entropy)
         while True:
             at = self._preferred
             try:
-                answer = await operation(self._stubs(self._addresses[at]))
-            except grpc.RpcError as raised:
-                error = from_rpc_error(raised)
+                answer = await self._try(operation, at)
+            except DirectorError as error:
                 if not may_pass(error):
-                    raise error from raised
-            except Unavailable as raised:
-                error = raised
+                    raise
+                self._turn_away(at, error)
+                asked = error.retry_after.total_seconds() if isinstance(error, Later) else 0.0
+                await asyncio.sleep(asked + next(waits))
             else:
                 self._heard_from(at)
                 return answer
-            self._turn_away(at, error)
-            await asyncio.sleep(next(waits))
+
+    async def once(self, operation: Callable[[Stubs], Awaitable[Answer]]) -> Answer:
+        """Try an operation a single time, at the director that answered last.
+
+        Raises:
+            DirectorError: the director's answer; Unavailable if it gave none.
+        """
+        return await self._try(operation, self._preferred)
+
+    async def _try(self, operation: Callable[[Stubs], Awaitable[Answer]], at: int) -> Answer:
+        try:
+            return await operation(self._stubs(self._addresses[at]))
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
 
     def _heard_from(self, at: int) -> None:
         if self._is_down:
@@ -109,7 +123,7 @@ class Connection:
             self._is_down = False
 
     def _turn_away(self, at: int, error: DirectorError) -> None:
-        """Prefer the next address, unless another call did so already; complain once an outage."""
+        """Prefer the next address, unless another call did so already; warn once in each outage."""
         log.log(
             logging.DEBUG if self._is_down else logging.WARNING,
             "the director at %s does not answer, trying again until one does: %s",
@@ -129,13 +143,14 @@ class Connection:
 
 def may_pass(error: DirectorError) -> bool:
     """Whether the same call may succeed later: the director is away, at a limit, or has a defect."""
-    if isinstance(error, ResourceExhausted):
-        return not isinstance(error, MessageTooLarge)
-    return isinstance(error, Unavailable) or type(error) is DirectorError
+    return isinstance(error, Later) or type(error) is DirectorError
 
 
 def pauses(entropy: Entropy) -> Iterator[float]:
-    """Yield how long to wait before the next try, in seconds: exponential, with full jitter."""
+    """Yield the random part of each pause: exponential, with full jitter.
+
+    Units: seconds.
+    """
     longest = FIRST_PAUSE_SECONDS
     while True:
         yield longest * entropy.fraction()
@@ -143,7 +158,7 @@ def pauses(entropy: Entropy) -> Iterator[float]:
 
 
 async def until_answered(poll: Callable[[], Awaitable[Answer | None]], entropy: Entropy | None = None) -> Answer:
-    """Repeat a long poll until it brings something; those that come back empty at once are spaced out."""
+    """Repeat a long poll until it brings something; pause between polls that come back empty at once."""
     waits = pauses(entropy or SystemEntropy())
     while True:
         asked_at = monotonic()

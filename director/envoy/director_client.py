@@ -1,20 +1,26 @@
-"""What an envoy says to the director, as typed calls: each goes on until some director answers it.
+"""What an envoy says to the director, as typed calls. Each call is repeated until a director answers it.
 
-Each call has an end of its own, so that a director that hangs is one that does not answer. What the director answers
-with an error is raised as that error, unless repeating the call may help.
+Each call has a time limit, so that a director that hangs counts as one that does not answer. An error that the director
+answers is raised, unless the same call may succeed later.
 """
 
-from datetime import timedelta
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from director.domain.envoys import Shard
-from director.domain.messages import Contribute
+from director.domain.commands import Contribute, Heartbeat
+from director.domain.content import Content
+from director.domain.envoy import Engagement, Pulse, Session, Shard
+from director.domain.experiment import Failure
+from director.domain.tensors import Manifest
+from director.domain.work import Answer
 from director.envoy import transfers
-from director.envoy.answers import Engagement, Pulse, Quit, Work
 from director.envoy.connections import Connection, Stubs
+from director.errors import Corrupt
 from director.v1 import envoys_pb2, rounds_pb2
-from director.wire import chunks
+from director.version import __version__
+from director.wire import codec
+from director.wire.chunks import Download
 
 if TYPE_CHECKING:
     from grpc.aio import UnaryStreamCall
@@ -23,13 +29,15 @@ if TYPE_CHECKING:
 
 CALL_SECONDS = 10.0
 LONG_POLL_SECONDS = 35.0
+LEAVE_SECONDS = 2.0
 
 
 class DirectorClient:
     """The calls of one envoy.
 
-    Those that name an engagement raise NotFound when the envoy takes no part in the experiment, and StaleAttempt when
-    the experiment was handed to it again since.
+    Every call raises EnvoyRetired once an operator has retired the envoy. Calls that name a session raise StaleSession
+    when it has ended. Calls that name an engagement raise NotFound when the envoy takes no part in the experiment, and
+    StaleAttempt when the experiment was handed to it again.
     """
 
     def __init__(self, connection: Connection, envoy: str) -> None:
@@ -37,120 +45,115 @@ class DirectorClient:
         self._connection = connection
         self._envoy = envoy
 
-    async def register(self, shard: Shard) -> timedelta:
-        """Register a shard; return how often to send heartbeats.
+    async def register(self, shard: Shard) -> Session:
+        """Register a shard, or replace its description; return the session that begins.
 
         Raises:
-            ShardRejected, InvalidArgument: the shard will not do.
+            ShardRejected, InvalidArgument: the director does not accept the shard.
             Forbidden, Unauthenticated: the caller is not this envoy.
         """
         request = envoys_pb2.RegisterShardRequest(
-            shard=envoys_pb2.Shard(
-                envoy=shard.envoy,
-                description=shard.description,
-                samples=shard.samples,
-                sample_shape=shard.sample_shape,
-                target_shape=shard.target_shape,
-            )
+            shard=codec.write_shard(shard), sdk_version=__version__, python_version=platform.python_version()
         )
         answer = await self._connection.repeat(lambda to: to.envoys.RegisterShard(request, timeout=CALL_SECONDS))
-        return answer.heartbeat_period.ToTimedelta()
+        return codec.read_session(answer)
 
-    async def heartbeat(self, *, is_experiment_running: bool) -> Pulse:
+    async def heartbeat(self, heartbeat: Heartbeat) -> Pulse:
         """Say that the envoy is alive.
 
         Raises:
             EnvoyNotFound: register first.
         """
-        request = envoys_pb2.HeartbeatRequest(envoy=self._envoy, is_experiment_running=is_experiment_running)
+        request = codec.write_heartbeat(heartbeat)
         answer = await self._connection.repeat(lambda to: to.envoys.Heartbeat(request, timeout=CALL_SECONDS))
-        return Pulse(answer.period.ToTimedelta(), Engagement.of(answer))
+        return codec.read_pulse(answer)
 
-    async def wait_experiment(self) -> Engagement | None:
-        """Wait for an experiment, half a minute at most; None if there was none.
+    async def leave(self, session: Session) -> None:
+        """Say goodbye: one try of at most two seconds.
+
+        Raises:
+            DirectorError: no director heard it.
+        """
+        request = envoys_pb2.LeaveRequest(envoy=self._envoy, session_id=session.id)
+        await self._connection.once(lambda to: to.envoys.Leave(request, timeout=LEAVE_SECONDS))
+
+    async def wait_experiment(self, session: Session) -> Engagement | None:
+        """Wait for an experiment, half a minute at most; return None if there was none.
 
         Raises:
             EnvoyNotFound: register first.
         """
-        request = envoys_pb2.WaitExperimentRequest(envoy=self._envoy)
+        request = envoys_pb2.WaitExperimentRequest(envoy=self._envoy, session_id=session.id)
         answer = await self._connection.repeat(lambda to: to.envoys.WaitExperiment(request, timeout=LONG_POLL_SECONDS))
-        return Engagement.of(answer)
+        return codec.read_engagement(answer)
 
     async def download_archive(self, engagement: Engagement, target: Path) -> None:
-        """Put an experiment's archive into a file.
+        """Download an experiment's archive into a file.
 
         Raises:
-            Corrupt: it arrived damaged, time after time.
+            Corrupt: it arrived damaged in three attempts.
         """
 
-        def stream(to: Stubs, first: int) -> "UnaryStreamCall[Any, DownloadPart]":
+        def stream(to: Stubs, download: Download) -> "UnaryStreamCall[Any, DownloadPart]":
             request = envoys_pb2.DownloadArchiveRequest(
-                envoy=self._envoy, experiment_id=engagement.experiment_id, first_index=first
+                envoy=self._envoy, experiment_uid=engagement.experiment_uid, first_index=download.next_index
             )
             return to.envoys.DownloadArchive(request)
 
         await transfers.download(self._connection, stream, target)
 
-    async def report_failure(self, engagement: Engagement, error: str) -> None:
+    async def report_failure(self, engagement: Engagement, failure: Failure) -> None:
         """Say that the envoy cannot go on in an experiment, and why."""
         request = envoys_pb2.ReportFailureRequest(
-            envoy=self._envoy, experiment_id=engagement.experiment_id, attempt=engagement.attempt, error=error
+            envoy=self._envoy,
+            experiment_uid=engagement.experiment_uid,
+            attempt=engagement.attempt,
+            failure=codec.write_failure(failure),
         )
         await self._connection.repeat(lambda to: to.envoys.ReportFailure(request, timeout=CALL_SECONDS))
 
-    async def get_tasks(self, engagement: Engagement) -> Work | Quit | None:
-        """Wait for tasks, half a minute at most; None if there were none."""
-        request = rounds_pb2.GetTasksRequest(
-            envoy=self._envoy, experiment_id=engagement.experiment_id, attempt=engagement.attempt
+    async def poll_tasks(self, engagement: Engagement) -> Answer:
+        """Ask what to do; the director answers within half a minute."""
+        request = rounds_pb2.PollTasksRequest(
+            experiment_uid=engagement.experiment_uid, envoy=self._envoy, attempt=engagement.attempt
         )
-        answer = await self._connection.repeat(lambda to: to.rounds.GetTasks(request, timeout=LONG_POLL_SECONDS))
-        match answer.WhichOneof("answer"):
-            case "work":
-                return Work.of(answer.work)
-            case "quit":
-                return Quit(answer.quit.reason)
-            case _:
-                return None
+        answer = await self._connection.repeat(lambda to: to.rounds.PollTasks(request, timeout=LONG_POLL_SECONDS))
+        return codec.read_answer(answer)
 
-    async def download_model(self, engagement: Engagement, number: int, target: Path) -> str:
-        """Put the payload of a model into a file; return its SHA-256 in hexadecimal.
+    async def download_model(
+        self, engagement: Engagement, number: int, target: Path, *, held: Manifest | None
+    ) -> tuple[Content, Manifest]:
+        """Download the payload of a model into a file; return which bytes they are, and the model's manifest.
+
+        A manifest that is held already is not sent again.
 
         Raises:
-            ModelNotFound: it is kept no longer.
-            Corrupt: it arrived damaged, time after time.
+            ModelNotFound: the director no longer keeps the model.
+            Corrupt: it arrived damaged in three attempts, or without a manifest.
         """
 
-        def stream(to: Stubs, first: int) -> "UnaryStreamCall[Any, DownloadPart]":
-            request = rounds_pb2.DownloadRoundModelRequest(
+        def stream(to: Stubs, download: Download) -> "UnaryStreamCall[Any, DownloadPart]":
+            request = rounds_pb2.DownloadBaseModelRequest(
                 envoy=self._envoy,
-                experiment_id=engagement.experiment_id,
+                experiment_uid=engagement.experiment_uid,
                 attempt=engagement.attempt,
                 number=number,
-                first_index=first,
+                first_index=download.next_index,
+                held_manifest_sha256=download.held_manifest_sha256,
             )
-            return to.rounds.DownloadModel(request)
+            return to.rounds.DownloadBaseModel(request)
 
-        return await transfers.download(self._connection, stream, target)
+        done = await transfers.download(self._connection, stream, target, held)
+        if done.header is None or done.manifest is None:
+            raise Corrupt(f"model {number} arrived without a manifest")
+        return codec.read_content(done.header.blob), done.manifest
 
     async def contribute(self, result: Contribute, update: Path | None) -> None:
-        """Send the result of a task, and of a train task the update in a file; when this returns it is stored.
+        """Send the result of a task, and the update of a train task from a file; when this returns it is stored.
 
         Raises:
             RoundClosed: it came late.
             InvalidArgument, TensorMismatch: it is not a result of this task.
             Corrupt: it arrived damaged.
         """
-        message = rounds_pb2.Contribution(
-            experiment_id=result.experiment_id,
-            envoy=result.envoy,
-            attempt=result.attempt,
-            round=result.round_number,
-            task=result.task,
-            samples=result.samples,
-            metrics=result.metrics,
-        )
-        if result.update is not None and result.manifest is not None:
-            digest = bytes.fromhex(result.update.digest)
-            message.update.CopyFrom(chunks.blob_info(result.update.size_bytes, digest))
-            message.manifest.CopyFrom(chunks.manifest_message(result.manifest))
-        await transfers.contribute(self._connection, message, update)
+        await transfers.contribute(self._connection, codec.write_contribution(result), update)

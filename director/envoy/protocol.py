@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-MAX_TEXT_BYTES = 64 << 10
+from director.domain.experiment import Failure
+from director.domain.names import LONGEST, storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,11 @@ class LoadShard:
 
 @dataclass(frozen=True, slots=True)
 class RunTask:
-    """Run one task on a model, a file that holds a payload, and write the update of a train task to another file."""
+    """Run one task on a model.
+
+    Three fields name files: `model` holds the payload, `manifest` the manifest's canonical form, and `update` is where
+    a train task's update is written.
+    """
 
     name: str
     kind: str
@@ -27,18 +32,18 @@ class RunTask:
     settings: Mapping[str, Any]
     round: int
     model: str
-    manifest: list[list[Any]]
+    manifest: str
     update: str
 
 
 @dataclass(frozen=True, slots=True)
 class ShardLoaded:
-    """The shard is there; tasks may come."""
+    """The shard is made; tasks may come."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskDone:
-    """What a task came to; the last two tell of the update that a train task wrote.
+    """The result of a task; the last two fields describe the update that a train task wrote.
 
     Units: samples counts what the result rests on, at least 1; sha256 is hexadecimal.
     """
@@ -49,32 +54,27 @@ class TaskDone:
     sha256: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A command failed; the text is for the owner of the experiment."""
-
-    text: str
-
-
-Message = LoadShard | RunTask | ShardLoaded | TaskDone | Failed
+Command = LoadShard | RunTask
+Message = LoadShard | RunTask | ShardLoaded | TaskDone | Failure
+"""A failure is the answer to a command that failed, and goes on to the director as it is."""
 
 KINDS: Mapping[str, type[Message]] = {
-    kind.__name__: kind for kind in (LoadShard, RunTask, ShardLoaded, TaskDone, Failed)
+    kind.__name__: kind for kind in (LoadShard, RunTask, ShardLoaded, TaskDone, Failure)
 }
 
 
 def encode(message: Message) -> bytes:
     """Return a message as one line."""
-    return json.dumps({"message": type(message).__name__, **asdict(message)}).encode() + b"\n"
+    return json.dumps({"type": type(message).__name__, **asdict(message)}).encode() + b"\n"
 
 
 def decode(line: bytes) -> Message:
     """Read one line."""
     fields = json.loads(line)
-    return KINDS[fields.pop("message")](**fields)
+    return KINDS[fields.pop("type")](**fields)
 
 
-def clipped(text: str) -> str:
-    """Return a text that any database and any wire can hold: its last 64 KiB, without NUL and lone surrogates."""
-    data = text.replace("\0", "\\0").encode(errors="backslashreplace")
-    return data[-MAX_TEXT_BYTES:].decode(errors="ignore")
+def failure_of(message: str, *, task: str = "", error: BaseException | None = None) -> Failure:
+    """Describe a failure in a form that every database and every wire can hold; of a long message, keep the end."""
+    error_type = "" if error is None else type(error).__name__[:LONGEST]
+    return Failure(storable(message), task=task, error_type=error_type)

@@ -10,10 +10,10 @@ from director.errors import InvalidArgument
 def resolve(reference: str) -> Any:
     """Import what a reference names.
 
-    What the module itself raises while it is imported passes through.
+    An error that the module raises while it is imported is not caught.
 
     Raises:
-        InvalidArgument: it is no reference, there is no such module, or nothing of that name in it.
+        InvalidArgument: the text is not a reference, there is no such module, or it has no such name.
     """
     module_name, colon, name = reference.partition(":")
     if not colon or not all(part.isidentifier() for part in (*module_name.split("."), *name.split("."))):

@@ -1,4 +1,4 @@
-"""What a user's function returned: checked, and an update written as the payload that is sent."""
+"""Check what a user's function returned, and write a trained model as the payload that is sent."""
 
 import hashlib
 import operator
@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from director.domain.limits import MAX_SAMPLES
 from director.domain.tensors import Manifest, check_finite, payload_pieces
 from director.domain.types import Array, TaskKind, Tensors
 from director.envoy.protocol import TaskDone
 from director.errors import InvalidArgument, TensorMismatch
 
 PIECE_BYTES = 16 << 20
-MAX_SAMPLES = 2**53
 EXPECTED = {
     TaskKind.TRAIN: (3, "(model, samples, metrics)"),
     TaskKind.VALIDATE: (2, "(samples, metrics)"),
@@ -25,8 +25,11 @@ EXPECTED = {
 def finish(kind: TaskKind, returned: Any, *, manifest: Manifest, update: Path) -> TaskDone:
     """Check what a task's function returned, and write the update of a train task to a file.
 
+    A trained model is compared with the manifest of the model that was given, before anything is written or sent.
+
     Raises:
-        InvalidArgument: it is not what such a task returns; TensorMismatch where the tensors are not the model's.
+        InvalidArgument: it is not what such a task returns.
+        TensorMismatch: the tensors are not the model's; the text names the tensor that differs.
     """
     length, form = EXPECTED[kind]
     if not isinstance(returned, tuple) or len(returned) != length:
@@ -44,7 +47,7 @@ def checked_samples(samples: Any) -> int:
     """Return the number of samples as an int.
 
     Raises:
-        InvalidArgument: it is not a whole number of at least 1.
+        InvalidArgument: it is not a whole number from 1 to 2**53.
     """
     try:
         count = operator.index(samples)
@@ -56,7 +59,7 @@ def checked_samples(samples: Any) -> int:
 
 
 def checked_metrics(metrics: Any) -> dict[str, float]:
-    """Return the metrics as floats by name; numbers of numpy and of other libraries are taken too.
+    """Return the metrics as floats by name; numbers of NumPy and of other libraries are accepted too.
 
     Raises:
         InvalidArgument: it is not a mapping from names to numbers.
@@ -67,10 +70,10 @@ def checked_metrics(metrics: Any) -> dict[str, float]:
 
 
 def checked_model(model: Any, manifest: Manifest) -> dict[str, Array]:
-    """Return a trained model as arrays, which have the names, dtypes and shapes of the model that was given.
+    """Return a trained model as arrays, with the names, dtypes and shapes of the model that was given.
 
     Raises:
-        TensorMismatch: they differ; the sentence names the tensor.
+        TensorMismatch: they differ; the text names the tensor.
     """
     if not isinstance(model, Mapping):
         raise TensorMismatch(f"a train function returns the model as a mapping of arrays, not {_kind_of(model)}")

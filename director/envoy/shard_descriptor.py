@@ -1,7 +1,7 @@
 """Shards: what a data owner writes to offer a data set, and how an envoy names it.
 
-A shard is named, never handed over: the envoy makes it once to register it, and each worker process makes it again for
-itself. So no object crosses from one process to another, and nothing is pickled.
+A shard is named, never handed over: the envoy makes it once to register it, and each worker process makes it again. So
+no object crosses from one process to another, and nothing is pickled.
 """
 
 import operator
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from director.domain.envoys import Shard
+from director.domain.envoy import Shard
 from director.envoy.references import resolve
 from director.errors import DirectorError, InvalidArgument
 
@@ -67,7 +67,7 @@ def load(reference: str, params: Mapping[str, Any]) -> ShardDescriptor:
     """Import a shard's class and make one.
 
     Raises:
-        InvalidArgument: there is no such class, it is no ShardDescriptor, or it raised.
+        InvalidArgument: there is no such class, it is not a ShardDescriptor, or it raised.
     """
     try:
         found = resolve(reference)
@@ -84,7 +84,7 @@ def load(reference: str, params: Mapping[str, Any]) -> ShardDescriptor:
 
 
 def describe(shard: ShardDescriptor, *, envoy: str) -> Shard:
-    """Ask a shard what it holds, as its envoy will tell the director.
+    """Ask a shard what it holds; return what its envoy tells the director.
 
     Raises:
         InvalidArgument: it raised, or answers with other types than the class promises.

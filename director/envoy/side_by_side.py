@@ -1,4 +1,4 @@
-"""Small ways of running things side by side, each with a clear end, also when they are cancelled."""
+"""Run things side by side and end them in order, also when they are cancelled."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -12,9 +12,9 @@ Result = TypeVar("Result")
 
 
 async def until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Run them side by side until one ends; stop the others, and raise what the first one raised.
+    """Run coroutines side by side until one ends; stop the others, and raise what the first one raised.
 
-    Each is cancelled once at most, and when this returns all have ended.
+    Each is cancelled at most once. When this returns, all have ended.
     """
     tasks = [asyncio.create_task(each) for each in coroutines]
     try:
@@ -28,7 +28,7 @@ async def until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
 
 
 async def in_daemon_thread(function: Callable[..., Result], *arguments: object) -> Result:
-    """Run a function that may take for ever, such as a question to a person; the process may end before it."""
+    """Run a function that may never return, such as a question to a person; the process can end before it does."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Result] = loop.create_future()
 
@@ -41,7 +41,7 @@ async def in_daemon_thread(function: Callable[..., Result], *arguments: object) 
             outcome: tuple[Callable[[Any], None], Any] = answer.set_result, function(*arguments)
         except Exception as error:
             outcome = answer.set_exception, error
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: no task waits for the answer
             loop.call_soon_threadsafe(tell, *outcome)
 
     Thread(target=run, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Streams of bytes to and from a director, which go on where they were cut off, at whichever director is up."""
+"""Streams of bytes to and from a director; one that breaks off goes on where it was, at any director that is up."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,46 +8,50 @@ from typing import Any
 
 import grpc.aio
 
+from director.concurrency import uninterrupted
+from director.domain.tensors import Manifest
 from director.envoy.connections import Connection, Stubs
 from director.errors import Corrupt, Unavailable
 from director.v1.common_pb2 import DownloadPart, UploadWanted
 from director.v1.rounds_pb2 import Contribution, SubmitContributionRequest
-from director.wire.chunks import FileDownload, file_chunks
+from director.wire.chunks import Download, FileDownload, file_chunks
 
 STALLED_AFTER_SECONDS = 300.0
 DAMAGED_DOWNLOADS = 3
 
-OpenStream = Callable[[Stubs, int], "grpc.aio.UnaryStreamCall[Any, DownloadPart]"]
-"""Opens a download, from the chunk of a given index on."""
+OpenStream = Callable[[Stubs, Download], "grpc.aio.UnaryStreamCall[Any, DownloadPart]"]
+"""Opens a stream that goes on with a download."""
 
 Wanted = asyncio.Queue[UploadWanted | None]
 """What the director asks for; None when it asks for nothing more."""
 
 
-async def download(connection: Connection, stream: OpenStream, target: Path) -> str:
-    """Download into a file, which appears when all of it is there and verified; return its SHA-256 in hexadecimal.
+async def download(
+    connection: Connection, stream: OpenStream, target: Path, manifest: Manifest | None = None
+) -> Download:
+    """Download into a file, which appears when all bytes are there and verified.
 
     Raises:
-        Corrupt: it arrived damaged, time after time.
+        Corrupt: the bytes arrived damaged in three attempts.
     """
     for _ in range(DAMAGED_DOWNLOADS - 1):
         try:
-            return await _download(connection, stream, target)
+            return await _download(connection, stream, target, manifest)
         except Corrupt:
             continue
-    return await _download(connection, stream, target)
+    return await _download(connection, stream, target, manifest)
 
 
-async def _download(connection: Connection, stream: OpenStream, target: Path) -> str:
-    with FileDownload(target) as file:
+async def _download(connection: Connection, stream: OpenStream, target: Path, manifest: Manifest | None) -> Download:
+    with FileDownload(target, manifest=manifest) as file:
 
         async def go_on(to: Stubs) -> None:
             async with progressing() as gets_on:
-                call = stream(to, file.next_index)
+                call = stream(to, file.download)
                 try:
                     async for part in call:
                         gets_on()
-                        file.take(part)
+                        await _take(file, part)
                 finally:
                     call.cancel()
             if not file.complete:
@@ -55,16 +59,23 @@ async def _download(connection: Connection, stream: OpenStream, target: Path) ->
 
         await connection.repeat(go_on)
         file.keep()
-        assert file.download.header is not None
-        return file.download.header.blob.sha256.hex()
+        return file.download
+
+
+async def _take(file: FileDownload, part: DownloadPart) -> None:
+    """Store a part; the last chunk of a manifest in a thread, since 100,000 tensors take more than a second to read."""
+    if part.HasField("manifest_chunk"):
+        await uninterrupted(asyncio.to_thread(file.take, part))
+    else:
+        file.take(part)
 
 
 async def contribute(connection: Connection, contribution: Contribution, update: Path | None) -> None:
     """Send a contribution, and as much of its update as the director asks for; when this returns it is stored.
 
-    A director that ends the call while chunks are on their way may be misheard: gRPC puts "Internal error from Core" in
-    the place of its status. That is repeated like any defect; what the director refuses, it refuses before it wants
-    bytes, or after the last.
+    When a director ends the call while chunks are on their way, gRPC may report "Internal error from Core" instead of
+    the director's status. Such an error is repeated as a defect is. No refusal is lost by that: the director refuses
+    before it asks for bytes, or after the last one.
     """
 
     async def send(to: Stubs) -> None:
@@ -89,7 +100,7 @@ async def contribute(connection: Connection, contribution: Contribution, update:
 async def _requests(
     contribution: Contribution, update: Path | None, wanted: Wanted, gets_on: Callable[[], None]
 ) -> AsyncIterator[SubmitContributionRequest]:
-    """Yield the contribution, then chunks of the update each time that the director wants them, until it is content."""
+    """Yield the contribution, then chunks of the update each time that the director asks for them."""
     yield SubmitContributionRequest(contribution=contribution)
     while (ask := await wanted.get()) is not None and update is not None:
         for chunk in file_chunks(update, ask.first_index, ask.chunk_bytes):
@@ -99,14 +110,14 @@ async def _requests(
 
 @asynccontextmanager
 async def progressing() -> AsyncIterator[Callable[[], None]]:
-    """Guard a stream, which has no deadline of its own; call what is yielded each time it gets on.
+    """Guard a stream, which has no deadline of its own; call what is yielded each time that the stream makes progress.
 
     Raises:
-        Unavailable: it stood still for five minutes.
+        Unavailable: it made no progress for five minutes.
     """
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(STALLED_AFTER_SECONDS) as limit:
             yield lambda: limit.reschedule(loop.time() + STALLED_AFTER_SECONDS)
     except TimeoutError:
-        raise Unavailable(f"the stream stood still for {STALLED_AFTER_SECONDS:.0f} seconds") from None
+        raise Unavailable(f"the stream made no progress for {STALLED_AFTER_SECONDS:.0f} seconds") from None

@@ -1,4 +1,4 @@
-"""The envoy's side of a worker: starts the process, sends it commands, and ends it with everything it started."""
+"""The envoy's side of a worker: it starts the process, sends it commands, and kills it with all that it started."""
 
 import asyncio
 import logging
@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from director.concurrency import uninterrupted
+from director.domain.experiment import Failure
 from director.envoy import protocol
 from director.envoy.shard_descriptor import ShardSpec
 from director.errors import DirectorError
@@ -23,7 +24,12 @@ log = logging.getLogger("director.envoy.worker")
 
 
 class WorkerFailed(DirectorError):
-    """A task failed or its worker died; the text is for the owner of the experiment."""
+    """A task failed or its worker died; the failure is for the owner of the experiment."""
+
+    def __init__(self, failure: Failure) -> None:
+        """Carry a failure; its text is the error's."""
+        super().__init__(str(failure))
+        self.failure = failure
 
 
 class Worker:
@@ -35,17 +41,17 @@ class Worker:
     """
 
     def __init__(self, workspace: Path, shard: ShardSpec) -> None:
-        """Prepare a worker; nothing is started yet."""
+        """Keep what the worker needs; nothing is started yet."""
         self._workspace = workspace
         self._shard = shard
         self._pipes = _Pipes()
         self._transport: asyncio.SubprocessTransport | None = None
 
     async def __aenter__(self) -> Self:
-        """Start the process, and wait until it holds the shard.
+        """Start the process, and wait until it has made the shard.
 
         Raises:
-            WorkerFailed: the shard cannot be made there, or the process died.
+            WorkerFailed: it cannot make the shard, or it died.
         """
         self._transport, _ = await asyncio.get_running_loop().subprocess_exec(
             lambda: self._pipes,
@@ -71,17 +77,17 @@ class Worker:
         await self.stop()
 
     async def run(self, task: protocol.RunTask) -> protocol.TaskDone:
-        """Run one task to its end. A worker whose `run` was cancelled is of no further use.
+        """Run one task to its end. A worker whose `run` was cancelled cannot be used again.
 
         Raises:
-            WorkerFailed: the task failed, or the process died; the text has the traceback or the exit status.
+            WorkerFailed: the task failed, or the process died; the failure has the traceback or the exit status.
         """
         answer = await self._ask(task)
         assert isinstance(answer, protocol.TaskDone)
         return answer
 
     async def stop(self) -> None:
-        """Kill the process and all that it started; harmless when they are gone."""
+        """Kill the process and all that it started; harmless when they have ended."""
         transport, self._transport = self._transport, None
         if transport is not None:
             await uninterrupted(self._stop(transport))
@@ -94,25 +100,27 @@ class Worker:
             await asyncio.wait_for(self._pipes.logged.wait(), LAST_WORDS_SECONDS)
         transport.close()
 
-    async def _ask(self, command: protocol.Message) -> protocol.Message:
+    async def _ask(self, command: protocol.Command) -> protocol.Message:
         assert self._transport is not None
         commands = self._transport.get_pipe_transport(0)
         assert isinstance(commands, asyncio.WriteTransport)
         commands.write(protocol.encode(command))
         line = await self._pipes.answers.get()
         if line is None:
-            self._pipes.answers.put_nowait(None)  # for whoever asks a dead worker again
-            raise WorkerFailed(f"the worker ended by itself, {_exit_text(self._transport.get_returncode())}")
+            self._pipes.answers.put_nowait(None)  # so that the next question to a dead worker is answered too
+            task = command.name if isinstance(command, protocol.RunTask) else ""
+            how = _exit_text(self._transport.get_returncode())
+            raise WorkerFailed(protocol.failure_of(f"the worker ended by itself, {how}", task=task))
         answer = protocol.decode(line)
-        if isinstance(answer, protocol.Failed):
-            raise WorkerFailed(answer.text)
+        if isinstance(answer, Failure):
+            raise WorkerFailed(answer)
         return answer
 
 
 class _Pipes(asyncio.SubprocessProtocol):
-    """What comes from a worker: answers as lines (None when it has died), and what it prints to the log.
+    """What comes from a worker: answers as lines (None when it has died), and what it prints, which goes to the log.
 
-    The process's own end is watched, not that of its pipes: those may be held open by what user code started.
+    The end of the process counts, not the end of its pipes: a process that user code started may hold them open.
     """
 
     def __init__(self) -> None:
@@ -149,7 +157,7 @@ class _Pipes(asyncio.SubprocessProtocol):
 
 
 def _search_path() -> list[str]:
-    """Return the envoy's own search path, so that the worker finds what the envoy finds; "" is today's directory."""
+    """Return the envoy's own search path, so that the worker finds what it finds; "" is the current directory."""
     return [os.path.abspath(entry) for entry in sys.path]
 
 

@@ -1,4 +1,4 @@
-"""Unpacking an archive into a directory; when it is refused, nothing is left behind."""
+"""Unpack an archive into a directory; when it is refused, nothing is left behind."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ PIECE_BYTES = 1 << 20
 def unpack(archive: Path, directory: Path) -> None:
     """Check an archive and unpack it into a directory that does not exist yet.
 
-    Files get the permissions that new files have; those in the archive are not looked at.
+    Files get the permissions that new files have; the permissions in the archive are ignored.
 
     Raises:
         InvalidArchive: it is not a zip file, or not a safe one.

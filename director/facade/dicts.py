@@ -4,32 +4,33 @@ from collections.abc import Mapping, Sequence
 from operator import index
 from typing import Any
 
-from director.domain.envoys import Shard
+from director.domain.envoy import Device, Envoy, Shard
+from director.domain.experiment import Collaborator, Experiment
+from director.domain.plan import Plan
+from director.domain.tasks import Task
 from director.domain.types import ExperimentState
-from director.errors import InvalidArgument
-from director.services.experiment_use_cases import ExperimentView
-from director.store.envoys import Envoy
-from director.store.metrics import Recorded
+from director.errors import InvalidArgument, InvalidPlan
 
 
 def as_shape(shape: Sequence[int | str] | None) -> tuple[int, ...] | None:
     """Read a shape, whose lengths some clients write as text.
 
     Raises:
-        InvalidArgument: a length is no whole number.
+        InvalidArgument: a length is not a whole number.
     """
     if shape is None:
         return None
+    wrong = f"the shape {shape!r} is not a list of whole numbers"
     if isinstance(shape, str) or not isinstance(shape, Sequence):
-        raise InvalidArgument(f"the shape {shape!r} is not a list of whole numbers")
-    return tuple(as_whole(length, f"the shape {shape!r} is not a list of whole numbers") for length in shape)
+        raise InvalidArgument(wrong)
+    return tuple(as_whole(length, wrong) for length in shape)
 
 
-def as_whole(value: int | str, wrong: str) -> int:
+def as_whole(value: Any, wrong: str) -> int:
     """Read a whole number, which some clients write as text.
 
     Raises:
-        InvalidArgument: it is none; the text is the one given.
+        InvalidArgument: it is something else; the text is the one given.
     """
     try:
         return int(value) if isinstance(value, str) else index(value)
@@ -41,7 +42,7 @@ def read_shard(shard_info: Mapping[str, Any]) -> Shard:
     """Read a shard from a dict.
 
     Raises:
-        InvalidArgument: it names no envoy, or a text, a shape or a number is none.
+        InvalidArgument: it names no envoy, or a text, a shape or a number is something else.
     """
     match shard_info:
         case {"node_info": {"name": str(name)}}:
@@ -60,6 +61,27 @@ def read_shard(shard_info: Mapping[str, Any]) -> Shard:
     )
 
 
+def read_devices(cuda_devices_status: Sequence[Mapping[str, Any]] | None) -> tuple[Device, ...]:
+    """Read devices from dicts; numbers that are missing are 0.
+
+    Raises:
+        InvalidArgument: a device is not a dict.
+    """
+    devices = cuda_devices_status or ()
+    if not all(isinstance(each, Mapping) for each in devices):
+        raise InvalidArgument("cuda_devices_status is not a list of dicts")
+    return tuple(
+        Device(
+            index=as_whole(each.get("index", 0), "a device's index is not a whole number"),
+            name=str(each.get("name", "")),
+            memory_total_bytes=as_whole(each.get("memory_total", 0), "a device's memory is not a whole number"),
+            memory_used_bytes=as_whole(each.get("memory_utilized", 0), "a device's memory is not a whole number"),
+            driver_version=str(each.get("cuda_driver_version", "")),
+        )
+        for each in devices
+    )
+
+
 def write_shard(shard: Shard) -> dict[str, Any]:
     """Write a shard as a dict."""
     return {
@@ -71,26 +93,15 @@ def write_shard(shard: Shard) -> dict[str, Any]:
     }
 
 
-def write_envoy(view: Envoy) -> dict[str, Any]:
+def write_envoy(envoy: Envoy) -> dict[str, Any]:
     """Write an envoy as a dict."""
     return {
-        "shard_info": write_shard(view.shard),
-        "is_online": view.is_online,
-        "is_experiment_running": view.is_experiment_running,
-        "last_updated": view.seen_at.timestamp(),
-        "valid_duration": 2 * view.period.total_seconds(),
-        "experiment_name": view.experiment_name,
-    }
-
-
-def write_metric(metric: Recorded) -> dict[str, Any]:
-    """Write a metric as a dict."""
-    return {
-        "metric_origin": metric.origin,
-        "task_name": metric.task,
-        "metric_name": metric.name,
-        "metric_value": metric.value,
-        "round": metric.round_number,
+        "shard_info": write_shard(envoy.shard),
+        "is_online": envoy.online,
+        "is_experiment_running": envoy.experiment_running,
+        "last_updated": envoy.last_seen_at.timestamp(),
+        "valid_duration": 2 * envoy.heartbeat_period.total_seconds(),
+        "experiment_name": envoy.experiment_name or None,
     }
 
 
@@ -99,32 +110,40 @@ def status(state: ExperimentState) -> str:
     return ExperimentState.FAILED.value if state is ExperimentState.CANCELLED else state.value
 
 
-def progress(view: ExperimentView) -> float:
+def progress(experiment: Experiment) -> float:
     """Return which share of its rounds an experiment has done."""
-    return view.experiment.last_model / view.experiment.plan.rounds
+    return experiment.last_model / experiment.rounds_total
 
 
-def summarize(view: ExperimentView) -> dict[str, Any]:
+def tasks_of(experiment: Experiment) -> Sequence[Task]:
+    """Return the tasks of an experiment; of a plan that this code cannot read there are none."""
+    try:
+        return Plan.from_json(experiment.plan).tasks
+    except InvalidPlan:
+        return ()
+
+
+def summarize(experiment: Experiment) -> dict[str, Any]:
     """Write an experiment as a dict, in short."""
-    return {
-        "name": view.experiment.name,
-        "status": status(view.experiment.state),
-        "collaborators_amount": len(view.collaborators),
-        "tasks_amount": len({task.function for task in view.experiment.plan.tasks}),
-        "progress": progress(view),
-    }
-
-
-def describe(view: ExperimentView) -> dict[str, Any]:
-    """Write an experiment as a dict."""
-    experiment = view.experiment
-    trained = "ready" if experiment.last_model else "pending"
     return {
         "name": experiment.name,
         "status": status(experiment.state),
-        "progress": progress(view),
+        "collaborators_amount": experiment.collaborators_count,
+        "tasks_amount": len({task.function for task in tasks_of(experiment)}),
+        "progress": progress(experiment),
+    }
+
+
+def describe(experiment: Experiment, collaborators: Sequence[Collaborator]) -> dict[str, Any]:
+    """Write an experiment as a dict."""
+    trained = "ready" if experiment.last_model else "pending"
+    done = progress(experiment)
+    return {
+        "name": experiment.name,
+        "status": status(experiment.state),
+        "progress": done,
         "current_round": experiment.round,
-        "total_rounds": experiment.plan.rounds,
+        "total_rounds": experiment.rounds_total,
         "download_statuses": {
             "models": [
                 {"name": "best", "status": trained},
@@ -137,12 +156,12 @@ def describe(view: ExperimentView) -> dict[str, Any]:
             {
                 "name": each.envoy,
                 "status": each.state.value,
-                "progress": progress(view),
+                "progress": done,
                 "round": experiment.round,
                 "current_task": "",
                 "next_task": "",
             }
-            for each in view.collaborators
+            for each in collaborators
         ],
-        "tasks": [{"name": task.name, "description": task.function} for task in experiment.plan.tasks],
+        "tasks": [{"name": task.name, "description": task.function} for task in tasks_of(experiment)],
     }

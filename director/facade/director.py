@@ -1,47 +1,43 @@
 """The director in process, under the names it has always had: each method hands one command to the services.
 
-Absent and not the caller's are the same here: None, or an empty dict. Everything else is a typed error.
+What is absent or not the caller's is None, or an empty dict. Everything else is a typed error.
 """
 
 import asyncio
 import hashlib
 import logging
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from director.domain.messages import Heartbeat, SubmitExperiment
+from director.domain.commands import Heartbeat, ModelUpload, SubmitExperiment
+from director.domain.envoy import Envoy
+from director.domain.experiment import Collaborator, Experiment, Failure
+from director.domain.history import Cursor, metrics_of
 from director.domain.tensors import Manifest, payload_pieces
 from director.domain.types import Array, Tensors
 from director.errors import (
     ExperimentNotFound,
-    InvalidArgument,
     ModelNotReady,
     NotFound,
     ShardRejected,
     Unavailable,
 )
 from director.facade.dicts import (
-    as_shape,
     describe,
+    read_devices,
     read_shard,
     status,
     summarize,
     write_envoy,
-    write_metric,
     write_shard,
 )
+from director.facade.opened import Opened
 from director.facade.pieces import file_pieces, measure, rechunked
-from director.services.experiment_use_cases import ExperimentView
-from director.services.process import Process
-from director.services.reviewing import ReviewCallback
 from director.services.runtime import Caller
-from director.services.submissions import Submitting
-from director.settings import Settings, load_settings
+from director.services.submissions import Wanted
+from director.services.uploads import Chunks
 from director.store import contents
-from director.store.engine.opening import open_database
 
 log = logging.getLogger(__name__)
 
@@ -49,90 +45,8 @@ NOBODY = Caller("")
 EVERYBODY = Caller("", operator=True)
 
 
-class Director:
+class Director(Opened):
     """The central node of a federation, over one SQL database. Use it as an asynchronous context manager."""
-
-    def __init__(
-        self,
-        *,
-        tls: bool = True,
-        root_certificate: Path | str | None = None,
-        private_key: Path | str | None = None,
-        certificate: Path | str | None = None,
-        sample_shape: Sequence[int | str] | None = None,
-        target_shape: Sequence[int | str] | None = None,
-        review_plan_callback: ReviewCallback | None = None,
-        envoy_health_check_period: int = 60,
-        install_requirements: bool = False,
-        database: str | None = None,
-        settings: Settings | None = None,
-    ) -> None:
-        """Prepare a director; nothing is opened before its first use.
-
-        Args:
-            tls: whether a server of this director speaks TLS and asks clients for certificates.
-            root_certificate: CA certificates that clients' are checked against, as a PEM file.
-            private_key: the director's private key, as a PEM file.
-            certificate: the director's certificate chain, as a PEM file.
-            sample_shape: the shape of one sample that every shard must have; any if None.
-            target_shape: the shape of one target that every shard must have; any if None.
-            review_plan_callback: asked with an experiment's name and the path of its plan, before it may run.
-            envoy_health_check_period: seconds between an envoy's heartbeats.
-            install_requirements: refused when true: the director runs no code of others.
-            database: a database URL, by default `sqlite:///director.db`.
-            settings: everything at once, in place of the other arguments.
-
-        Raises:
-            InvalidArgument: a wrong setting; the text names it.
-        """
-        self.tls = tls
-        self.settings = settings or load_settings(
-            database=database,
-            root_certificate=root_certificate,
-            private_key=private_key,
-            certificate=certificate,
-            sample_shape=as_shape(sample_shape),
-            target_shape=as_shape(target_shape),
-            envoy_health_check_period=envoy_health_check_period,
-            install_requirements=install_requirements,
-        )
-        if self.settings.install_requirements:
-            raise InvalidArgument("install_requirements must be false: the director runs no code of others")
-        self.process = Process(open_database(self.settings.database), self.settings, review=review_plan_callback)
-        self._opening: asyncio.Task[None] | None = None
-        self._files: tempfile.TemporaryDirectory[str] | None = None
-
-    async def __aenter__(self) -> Self:
-        """Open the database and enter the federation."""
-        try:
-            await self.open()
-        except BaseException:
-            await self.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the federation."""
-        await self.close()
-
-    async def open(self) -> None:
-        """Open the database and enter the federation; once, whoever comes first.
-
-        Raises:
-            SchemaOutdated, PreconditionFailed, Unavailable: the text says what to do.
-        """
-        if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
-            self._opening = asyncio.ensure_future(self.process.open())
-        await asyncio.shield(self._opening)
-
-    async def close(self) -> None:
-        """Let the experiments go, leave the federation, and delete the files that were handed out."""
-        await self.process.drain()
-        await self.process.close()
-        if self._files is not None:
-            self._files.cleanup()
 
     # Envoys
 
@@ -154,7 +68,7 @@ class Director:
     async def get_registered_shards(self) -> list[dict[str, Any]]:
         """Return the shards of all envoys."""
         await self.open()
-        return [write_shard(each.shard) for each in await self.process.envoys.listed(NOBODY)]
+        return [write_shard(each.shard) async for each in self._envoys(NOBODY)]
 
     async def update_envoy_status(
         self,
@@ -169,13 +83,23 @@ class Director:
             ShardNotFoundError: it never registered.
         """
         await self.open()
-        await self.process.envoys.heartbeat(Heartbeat(envoy_name, is_experiment_running, cuda_devices_status or ()))
-        return max(1, round(self.process.envoys.period.total_seconds()))
+        heartbeat = Heartbeat(envoy_name, is_experiment_running, read_devices(cuda_devices_status))
+        pulse = await self.process.envoys.heartbeat(heartbeat)
+        return max(1, round(pulse.period.total_seconds()))
 
     async def get_envoys(self) -> list[dict[str, Any]]:
         """Return all envoys, whether they are online, and what they serve."""
         await self.open()
-        return [write_envoy(each) for each in await self.process.envoys.listed(EVERYBODY)]
+        return [write_envoy(each) async for each in self._envoys(EVERYBODY)]
+
+    async def _envoys(self, caller: Caller) -> AsyncIterator[Envoy]:
+        page = await self.process.federation.envoys(caller)
+        while True:
+            for each in page.items:
+                yield each
+            if not page.next_token:
+                return
+            page = await self.process.federation.envoys(caller, page_token=page.next_token)
 
     async def wait_experiment(self, envoy_name: str) -> str:
         """Wait, for however long, for the next experiment of an envoy; return its name.
@@ -195,14 +119,11 @@ class Director:
         """Return an experiment's archive as a temporary file, which goes with this director.
 
         Raises:
-            ExperimentNotFound: there is none of this name.
+            ExperimentNotFound: no experiment has this name.
         """
         await self.open()
-        async with self.process.runtime.db.read() as tx:
-            archive = await self.process.experiments.archive(tx, experiment_name)
-        if self._files is None:
-            self._files = tempfile.TemporaryDirectory(prefix="director-")
-        path = Path(tempfile.mkdtemp(dir=self._files.name)) / "archive.zip"
+        archive = await self.process.experiments.archive(experiment_name)
+        path = self.new_directory() / "archive.zip"
         with path.open("wb") as file:
             async for _number, data in contents.chunks(self.process.runtime.db, archive):
                 await asyncio.to_thread(file.write, data)
@@ -212,10 +133,9 @@ class Director:
         """Take an envoy out of an experiment that it cannot go on with; nothing happens where it takes no part."""
         await self.open()
         try:
-            view = await self.process.experiments.get(experiment_name, EVERYBODY)
-            await self.process.envoys.report_failure(
-                collaborator_name, view.experiment.id, attempt=None, error="reported by the envoy"
-            )
+            found = await self.process.experiments.get(experiment_name, EVERYBODY)
+            failure = Failure("reported by the envoy")
+            await self.process.envoys.report_failure(collaborator_name, found.uid, attempt=None, failure=failure)
         except NotFound as error:
             log.info("ignored a failure report: %s", error)
 
@@ -249,36 +169,44 @@ class Director:
             name=experiment_name,
             collaborators=list(collaborator_names),
             archive=archive,
-            model=model,
-            manifest=manifest,
+            model=ModelUpload(model, manifest),
         )
-        begun = await self.process.submissions.begin(command, caller)
-        if isinstance(begun, Submitting):
-            chunks = rechunked(file_pieces(path), begun.archive)
-            await self.process.submissions.receive_archive(begun, chunks)
-            chunks = rechunked(payload_pieces(manifest, tensor_dict), begun.model)
-            await self.process.submissions.receive_model(begun, chunks)
-            await self.process.submissions.accept(begun)
+
+        def chunks_of(wanted: Wanted) -> Chunks:
+            pieces = file_pieces(path) if wanted.part == "archive" else payload_pieces(manifest, tensor_dict)
+            return rechunked(pieces, wanted.upload)
+
+        async for _step in self.process.submissions.submit(command, caller, chunks_of):
+            pass
         return True
 
     async def get_experiment_status(self, experiment_name: str, caller: str) -> str | None:
         """Return pending, in_progress, finished, failed or rejected; None if absent or not the caller's."""
-        view = await self._find(experiment_name, caller)
-        return None if view is None else status(view.experiment.state)
+        found = await self._find(experiment_name, caller)
+        return None if found is None else status(found.state)
 
     async def get_experiments_list(self, caller: str) -> list[dict[str, Any]]:
         """Return the caller's experiments, newest first."""
         await self.open()
-        found, token = await self.process.experiments.listed(self.process.caller(caller))
-        while token:
-            more, token = await self.process.experiments.listed(self.process.caller(caller), page_token=token)
-            found += more
-        return [summarize(view) for view in found]
+        asking, token, found = self.process.caller(caller), "", []
+        while True:
+            page = await self.process.experiments.listed(asking, page_token=token, plans=True)
+            found += [summarize(each) for each in page.items]
+            if not (token := page.next_token):
+                return found
 
     async def get_experiment_description(self, caller: str, name: str) -> dict[str, Any]:
         """Return what is known of an experiment; empty if absent or not the caller's."""
-        view = await self._find(name, caller)
-        return {} if view is None else describe(view)
+        found = await self._find(name, caller)
+        return {} if found is None else describe(found, await self._collaborators(found, caller))
+
+    async def _collaborators(self, experiment: Experiment, caller: str) -> list[Collaborator]:
+        asking, token, found = self.process.caller(caller), "", list[Collaborator]()
+        while True:
+            page = await self.process.experiments.collaborators(experiment.uid, asking, page_token=token)
+            found += page.items
+            if not (token := page.next_token):
+                return found
 
     async def get_trained_model(self, experiment_name: str, caller: str, model_type: str) -> dict[str, Array] | None:
         """Return the "best" or the "last" model, whole in memory.
@@ -312,9 +240,21 @@ class Director:
             ExperimentNotFound: it is absent, or not the caller's.
         """
         await self.open()
-        stream = self.process.streams.metrics(experiment_name, self.process.caller(caller), after=after, follow=True)
-        async for metric, _epoch in stream:
-            yield None if metric is None else write_metric(metric)
+        asking = self.process.caller(caller)
+        uid = (await self.process.experiments.get(experiment_name, asking)).uid
+        epoch = (await self.process.federation.info()).epoch
+        cursor = Cursor(metrics_of(uid), epoch, after)
+        async for metrics in self.process.streams.metrics(uid, asking, after=cursor, follow=True):
+            for each in metrics:
+                yield {
+                    "metric_origin": each.origin,
+                    "task_name": each.task,
+                    "metric_name": each.name,
+                    "metric_value": each.value,
+                    "round": each.round,
+                }
+            if not metrics:
+                yield None
 
     async def remove_experiment_data(self, experiment_name: str, caller: str) -> bool:
         """Drop an experiment's bytes and take it from its users' lists; False if absent or not the caller's."""
@@ -328,12 +268,12 @@ class Director:
     async def start_experiment_execution_loop(self) -> None:
         """Admit, claim and drive experiments, until cancelled.
 
-        Several at once, whatever this process or another left.
+        Several at once, also those that a previous process left.
         """
         await self.open()
         await self.process.run()
 
-    async def _find(self, name: str, caller: str) -> ExperimentView | None:
+    async def _find(self, name: str, caller: str) -> Experiment | None:
         await self.open()
         try:
             return await self.process.experiments.get(name, self.process.caller(caller))

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from director.domain.messages import Content
+from director.domain.content import Content
 from director.errors import InvalidArgument
 from director.services.uploads import Chunks
 from director.store import stash

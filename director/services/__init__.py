@@ -1,1 +1,1 @@
-"""Use cases: each takes one command and opens the transactions it needs. Whoever waits here waits with an end."""
+"""Use cases. Each takes one command and opens the transactions that it needs. Every wait here has a deadline."""

@@ -1,24 +1,22 @@
-"""Admission: which pending experiments start, decided one at a time for the whole federation, under its duty row."""
+"""Admission: which pending experiments start; one director at a time decides, under the lock of the job's row."""
 
-import asyncio
-import logging
 from collections import Counter
 from datetime import datetime
 
 from director.domain import scheduling
-from director.domain.messages import Event, EventKind
+from director.domain.history import EventKind, Occurrence, named
 from director.domain.scheduling import Limits
 from director.domain.types import ExperimentId, ExperimentState
-from director.errors import PASSING
 from director.services import endings
 from director.services.periodic_jobs import Ticker
 from director.services.runtime import Runtime
-from director.store import clock, events, experiments, federations, pending, queues
+from director.services.supervision import Succeeded
+from director.store import clock, events, experiment_states, federations, pending, queues
 from director.store.engine.database import Transaction
-
-log = logging.getLogger(__name__)
+from director.store.engine.topics import Topic
 
 SKIPPED_SECONDS = 0.05
+"""Delay before deciding again about an experiment that another transaction held locked."""
 
 
 class Admission:
@@ -29,25 +27,15 @@ class Admission:
         self._runtime = runtime
         self._ticker = ticker
 
-    async def run(self) -> None:
-        """Admit until cancelled; one task per process, so at most one waits for the duty."""
+    async def run(self, succeeded: Succeeded) -> None:
+        """Admit until cancelled; one task per process, so at most one waits for the job's row."""
         poll = self._runtime.settings.poll.total_seconds()
-        with self._runtime.wakeups.listen(("admission", 0)) as wakeup:
+        with self._runtime.wakeups.listen(Topic.admission()) as wakeup:
             while True:
                 wakeup.clear()
-                pause = poll
-                try:
-                    if await self.admit():
-                        pause = SKIPPED_SECONDS
-                except PASSING as error:
-                    log.warning("admission waits: %s", error)
-                    await asyncio.sleep(min(1.0, poll))
-                    continue
-                except Exception:
-                    log.exception("admission failed; it is tried again")
-                    await asyncio.sleep(poll)
-                    continue
-                await wakeup.wait(pause)
+                skipped = await self.admit()
+                succeeded()
+                await wakeup.wait(SKIPPED_SECONDS if skipped else poll)
 
     async def admit(self) -> bool:
         """Decide once; True if some experiment was locked by somebody else: decide again soon."""
@@ -76,6 +64,8 @@ class Admission:
 
 async def start(tx: Transaction, experiment_id: ExperimentId, *, eligible_at: datetime) -> None:
     """Start an experiment and queue it for its envoys."""
-    if await experiments.start(tx, experiment_id, eligible_at=eligible_at):
+    if await experiment_states.start(tx, experiment_id, eligible_at=eligible_at):
         envoys = await queues.enqueue(tx, experiment_id)
-        await events.append(tx, experiment_id, Event(EventKind.EXPERIMENT_STARTED, details={"queued": envoys}))
+        await events.append(
+            tx, experiment_id, Occurrence(EventKind.EXPERIMENT_STARTED, details=named("queued", envoys))
+        )

@@ -1,7 +1,7 @@
 """Backups, taken while directors work, and the new epoch that a restored database begins.
 
 What was committed after a backup is not in it: cursors, fences and leases of that time mean nothing in the copy. So it
-begins a new epoch, in which no director of before owns anything.
+begins a new epoch, and all previous ownership is revoked.
 """
 
 import asyncio
@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from director.domain.messages import Event, EventKind
+from director.domain.history import EventKind, Occurrence
+from director.domain.limits import MAX_LISTED
 from director.effects import Clock, Entropy, SystemClock, SystemEntropy
 from director.errors import AlreadyExists, NotFound, PreconditionFailed
 from director.services import dumps, maintenance
@@ -32,10 +33,10 @@ class Epoch:
 
 
 async def new_epoch(url: str, *, entropy: Entropy | None = None) -> Epoch:
-    """Let a restored database begin anew: streams from their start, every fence raised, nobody an owner.
+    """Begin a new epoch on a restored database: streams restart, fences rise, all ownership is revoked.
 
     Raises:
-        PreconditionFailed: a director runs on the SQLite file, or none ever did on the database.
+        PreconditionFailed: a director runs on the SQLite file, or no director ever ran on the database.
     """
     path = sqlite_path(url)
     with contextlib.ExitStack() as held:
@@ -44,7 +45,7 @@ async def new_epoch(url: str, *, entropy: Entropy | None = None) -> Epoch:
                 held.enter_context(lock_file(path))
             begun = await begin_epoch(db, entropy or SystemEntropy())
     if begun is None:
-        raise PreconditionFailed("no director has run on this database yet; there is nothing to begin anew")
+        raise PreconditionFailed("no director has run on this database yet, so there is no epoch to replace")
     return begun
 
 
@@ -55,8 +56,9 @@ async def begin_epoch(db: Database, entropy: Entropy) -> Epoch | None:
         if not await federations.set_epoch(tx, token):
             return None
         dead, freed = await leases.start_over(tx)
-        details = {"epoch": token, "directors": dead, "experiments": freed}
-        await events.append_to_federation(tx, Event(EventKind.EPOCH_BEGAN, details=details))
+        counted = {"directors_count": len(dead), "experiments_count": len(freed)}
+        details = {"epoch": token, "directors": dead[:MAX_LISTED], "experiments": freed[:MAX_LISTED], **counted}
+        await events.append_to_federation(tx, Occurrence(EventKind.EPOCH_BEGAN, details=details))
         return Epoch(token, len(dead), len(freed))
 
 
@@ -103,7 +105,7 @@ def new_file(output: Path, name: str) -> Path:
 
 
 async def renew(copy: Path, entropy: Entropy) -> None:
-    """Let a copied file begin its epoch."""
+    """Begin the epoch of a copied file."""
     db = open_database(f"sqlite:///{copy}")
     try:
         await begin_epoch(db, entropy)
@@ -113,7 +115,7 @@ async def renew(copy: Path, entropy: Entropy) -> None:
 
 @contextlib.contextmanager
 def unfinished(target: Path) -> Iterator[Path]:
-    """Yield a file beside the target to write to; what is left of it at the end is removed."""
+    """Yield a file beside the target to write to; remove what is left of it at the end."""
     copy = target.with_name(f"{target.name}.part")
     leftovers = [copy, *(copy.with_name(copy.name + suffix) for suffix in ("-wal", "-shm", "-journal"))]
     try:

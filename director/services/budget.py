@@ -1,4 +1,4 @@
-"""One budget of bytes for all tensors that the process holds: whoever wants to hold some waits for a permit."""
+"""One budget of bytes for all tensors that the process holds: each holder waits for a permit."""
 
 import asyncio
 from collections import deque
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 
 class Budget:
-    """Permits for bytes, given first come, first served, so that a large request is not passed by for ever."""
+    """Permits for bytes, first come, first served: smaller requests never overtake a large one."""
 
     def __init__(self, total_bytes: int) -> None:
         """Start with everything free."""

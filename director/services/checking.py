@@ -1,4 +1,4 @@
-"""Looks whether a database keeps its invariants: page by page, each in a short snapshot, beside running directors."""
+"""Check that a database keeps its invariants: page by page, each in a short snapshot, beside running directors."""
 
 import asyncio
 import hashlib
@@ -15,16 +15,16 @@ from director.store.stash import Blob
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class FsckReport:
     """How much was checked, and what was found."""
 
     checks: int
     findings: list[Finding]
 
 
-async def report(db: Database) -> Report:
+async def report(db: Database) -> FsckReport:
     """Check everything."""
-    return Report(len(Check), [finding async for finding in findings(db)])
+    return FsckReport(len(Check), [finding async for finding in findings(db)])
 
 
 async def findings(db: Database) -> AsyncIterator[Finding]:

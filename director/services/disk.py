@@ -1,7 +1,7 @@
 """Room on the database's disk: below a reserve uploads are refused, folds wait, and service time stands still.
 
-So a disk that fills costs time, as an outage does, and no decision: nobody becomes absent and no deadline passes.
-What makes room goes on, and when there is some, so does everything else.
+A full disk costs time, as an outage does, and no decision: no envoy becomes absent and no deadline passes. Cancel,
+remove and sweep go on, since they free space. With space again, everything goes on.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from director.store.engine.opening import sqlite_path
 
 CACHED_SECONDS = 1.0
 WRITTEN_TWICE = 2
-"""A byte stored may take this many on the disk for a while: in the log of writes, and in its place."""
+"""Bytes on the disk for each byte stored: one in the write-ahead log for a while, one in its place."""
 
 
 class Disk:
-    """The room that the database has: looked at once a second, and reckoned with what was stored in between."""
+    """The room that the database has: measured once a second, less what was stored since."""
 
     def __init__(self, db: Database, settings: Settings) -> None:
-        """Prepare; nothing is looked at yet."""
+        """Prepare; nothing is measured yet."""
         self.settings = settings
         self._db = db
         self._path = sqlite_path(db.url)
@@ -36,7 +36,7 @@ class Disk:
         return None if self._room is None else self._room.lacks()
 
     async def look(self) -> None:
-        """See how much room there is, unless that was seen lately."""
+        """Measure the room, unless that was done within the last second."""
         if monotonic() >= self._next_look:
             self._next_look = monotonic() + CACHED_SECONDS
             self._room = await self._measure()
@@ -51,7 +51,7 @@ class Disk:
             return Room(settings.database_size_limit_bytes - await space.used_bytes(tx), 0)
 
     async def require(self) -> None:
-        """Refuse what brings bytes if there is no room.
+        """Refuse an upload if there is no room.
 
         Raises:
             DiskFull: repeat the call when there is.
@@ -69,7 +69,7 @@ class Disk:
             raise DiskFull(lack)
 
     def spend(self, size: int) -> None:
-        """Reckon with bytes that have been stored since the last look."""
+        """Subtract bytes that were stored since the last measurement."""
         if self._room is not None:
             self._room = Room(self._room.free - WRITTEN_TWICE * size, self._room.reserve)
 

@@ -1,4 +1,4 @@
-"""Dumps of a PostgreSQL database, by its own program `pg_dump`, which need not be the one first on the PATH."""
+"""Dump a PostgreSQL database with a `pg_dump` of its server's version, wherever that is installed."""
 
 import asyncio
 import os
@@ -20,8 +20,8 @@ async def dump(db: Database, target: Path) -> None:
     """Have `pg_dump` write a PostgreSQL database into a file, as of one moment.
 
     Raises:
-        PreconditionFailed: there is none of the server's version, or a newer one.
-        Unavailable: it failed; the text is its own.
+        PreconditionFailed: no `pg_dump` of the server's version or a newer one is installed.
+        Unavailable: `pg_dump` failed; the error has its text.
     """
     async with db.read() as tx:
         version = await durability.postgresql_version(tx)
@@ -53,7 +53,7 @@ async def pg_dump(major: int) -> Path:
     """Return a `pg_dump` that reads a server of a major version: one that is not older.
 
     Raises:
-        PreconditionFailed: there is none; the text says what to install.
+        PreconditionFailed: none is installed; the text says what to install.
     """
     for program in await asyncio.to_thread(installed):
         if await version_of(program) >= major:

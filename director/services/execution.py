@@ -1,7 +1,7 @@
-"""The execution loop: claim what nobody owns, drive it step by step, let it go. A restart is the ordinary path.
+"""The execution loop: claim experiments without an owner, drive them step by step, release them.
 
-What this process owns is what the rows say: its tasks are reconciled with them at each poll, so that a claim whose
-answer was lost is found, and a task whose experiment was taken away ends.
+The rows say what this process owns. Its tasks are reconciled with them at each poll. So a claim whose answer was lost
+is found, a task whose experiment was taken away ends, and a restart is the ordinary path.
 """
 
 import asyncio
@@ -9,14 +9,16 @@ import logging
 from collections.abc import Callable
 
 from director.domain import aggregation
-from director.domain.messages import Event, EventKind
+from director.domain.history import EventKind, Occurrence
 from director.domain.types import DirectorId, ExperimentId
-from director.errors import PASSING, LeaseLost
+from director.errors import Later, LeaseLost
 from director.services.execution_steps import Steps
 from director.services.periodic_jobs import Ticker
 from director.services.reviewing import ReviewCallback
 from director.services.runtime import Runtime
+from director.services.supervision import Succeeded, Trouble
 from director.store import events, leases
+from director.store.engine.topics import Topic
 from director.store.leases import Fence
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ ROOM = 64
 """Experiments that one process drives at once."""
 SKIPPED_SECONDS = 0.05
 COURTESY_SECONDS = 0.01
-"""How long those who hand the experiment out go first: both lock its row, and who finds it locked comes back late."""
+"""Delay before claiming, so that the hand-out gets the row lock first; the loser tries again after 50 ms."""
 TRIES = 5
 """How often a step may fail in a row before its experiment does."""
 
@@ -49,33 +51,24 @@ class Execution:
         self._loops: dict[Fence, asyncio.Task[None]] = {}
         self._draining = False
 
-    async def run(self) -> None:
-        """Claim and drive until cancelled."""
+    async def run(self, succeeded: Succeeded) -> None:
+        """Claim and drive until cancelled. An error leaves the experiments' own loops running."""
         poll = self._runtime.settings.poll.total_seconds()
         try:
-            with self._runtime.wakeups.listen(("claim", 0)) as wakeup:
-                hinted = True
+            with self._runtime.wakeups.listen(Topic.claim()) as wakeup:
+                woken = True
                 while True:
                     wakeup.clear()
-                    pause = poll
-                    try:
-                        if await self.reconcile(hinted=hinted):
-                            pause = SKIPPED_SECONDS
-                    except PASSING as error:
-                        log.warning("claiming waits: %s", error)
-                        await asyncio.sleep(min(1.0, poll))
-                        continue
-                    except Exception:
-                        log.exception("claiming failed; it is tried again")
-                        await asyncio.sleep(min(1.0, poll))
-                        continue
-                    hinted = await wakeup.wait(pause)
-                    if hinted:
+                    skipped = await self.reconcile(woken=woken)
+                    succeeded()
+                    woken = await wakeup.wait(SKIPPED_SECONDS if skipped else poll)
+                    if woken:
                         await asyncio.sleep(COURTESY_SECONDS)
-        finally:
+        except asyncio.CancelledError:
             await self._stop(list(self._loops))
+            raise
 
-    async def reconcile(self, *, hinted: bool = True) -> bool:
+    async def reconcile(self, *, woken: bool = True) -> bool:
         """Claim what is free, and make the tasks match the rows; True if there was more that somebody held locked."""
         me = self._director_id()
         if me is None:
@@ -83,7 +76,7 @@ class Execution:
             return False
         missed = False
         if not self._draining and (room := ROOM - len(self._loops)) > 0:
-            missed = await self._claim(me, room, hinted=hinted)
+            missed = await self._claim(me, room, woken=woken)
         async with self._runtime.db.read() as tx:
             owned = set(await leases.owned(tx, me))
         await self._stop([fence for fence in self._loops if fence not in owned])
@@ -92,10 +85,10 @@ class Execution:
                 self._start(fence)
         return missed
 
-    async def _claim(self, me: DirectorId, room: int, *, hinted: bool) -> bool:
+    async def _claim(self, me: DirectorId, room: int, *, woken: bool) -> bool:
         rules = {each.name: each.version for each in aggregation.RULES.values()}
         reviews = self._review is not None
-        if not hinted:
+        if not woken:
             async with self._runtime.db.read() as tx:
                 if not await leases.anything_to_claim(tx, rules=rules, reviews=reviews):
                     return False
@@ -120,38 +113,41 @@ class Execution:
     async def _drive(self, fence: Fence) -> None:
         steps = Steps(self._runtime, self._ticker, fence, review=self._review)
         poll = self._runtime.settings.poll.total_seconds()
+        trouble = Trouble(f"experiment {fence.experiment_id}", self._runtime.entropy)
         failures = 0
-        with self._runtime.wakeups.listen(("experiment", fence.experiment_id)) as wakeup:
+        with self._runtime.wakeups.listen(Topic.experiment(fence.experiment_id)) as wakeup:
             while True:
                 wakeup.clear()
                 try:
                     pause = await steps.next()
-                    failures = 0
                 except LeaseLost as error:
                     log.info("stopped: %s", error)
                     return
-                except PASSING as error:
-                    log.warning("experiment %s waits: %s", fence.experiment_id, error)
-                    await asyncio.sleep(min(1.0, poll))
+                except Later as error:
+                    await asyncio.sleep(trouble.failed(error))
                     continue
                 except Exception as error:
                     failures += 1
-                    log.exception("experiment %s: step failed (%s of %s)", fence.experiment_id, failures, TRIES)
-                    if failures < TRIES or not await self._give_up(steps, error):
-                        await asyncio.sleep(min(0.1 * 2**failures, poll))
-                        continue
-                    return
+                    rest = trouble.failed(error)
+                    if failures >= TRIES and await self._give_up(steps, error, trouble):
+                        log.error("experiment %s: given up after %s failed steps", fence.experiment_id, failures)
+                        return
+                    await asyncio.sleep(rest)
+                    continue
+                failures = 0
+                trouble.succeeded()
                 if pause is None:
                     return
                 if pause > 0:
                     await wakeup.wait(min(pause, poll))
 
-    async def _give_up(self, steps: Steps, error: Exception) -> bool:
+    async def _give_up(self, steps: Steps, error: Exception, trouble: Trouble) -> bool:
         try:
             await steps.give_up(f"the director could not go on: {type(error).__name__}: {error}")
         except LeaseLost:
             pass
-        except PASSING:
+        except Exception as failure:
+            trouble.failed(failure)
             return False
         return True
 
@@ -167,5 +163,5 @@ class Execution:
         for fence in owned:
             async with self._runtime.db.write("release") as tx:
                 if await leases.release(tx, fence):
-                    happened = Event(EventKind.EXPERIMENT_RELEASED, details={"director": fence.director_id})
+                    happened = Occurrence(EventKind.EXPERIMENT_RELEASED, details={"director": fence.director_id})
                     await events.append(tx, ExperimentId(fence.experiment_id), happened)

@@ -1,14 +1,26 @@
-"""The steps of an execution loop: each one transaction, under the fence, chosen anew from the rows before it writes."""
+"""The steps of an execution loop. Each is one transaction under the fence, and is chosen again before it writes."""
 
 import asyncio
 import logging
 from dataclasses import replace
 from typing import TypeVar
 
-from director.domain import steps
-from director.domain.messages import Event, EventKind
+from director.domain.history import EventKind, Measured, Occurrence, named
 from director.domain.scoring import AGGREGATOR, better, score
-from director.domain.steps import Close, Fail, Finish, Freeze, Leave, Open, OpenRound, Review, Snapshot, Step, Wait
+from director.domain.steps import (
+    Close,
+    Fail,
+    Finish,
+    Freeze,
+    Leave,
+    Open,
+    OpenRound,
+    Review,
+    Snapshot,
+    Step,
+    Wait,
+    next_step,
+)
 from director.domain.types import ExperimentState, RoundKind, RoundState
 from director.errors import LeaseLost, NotFound
 from director.services import endings, folding, plan_reading, reviewing
@@ -19,6 +31,8 @@ from director.store import (
     clock,
     contributions,
     events,
+    experiment_rows,
+    experiment_states,
     experiments,
     leases,
     metrics,
@@ -28,9 +42,8 @@ from director.store import (
     stash,
 )
 from director.store.engine.database import Transaction
-from director.store.experiments import Experiment
+from director.store.experiment_rows import ExperimentRow
 from director.store.leases import Fence
-from director.store.metrics import Measured
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +61,8 @@ class Steps:
         self._fence = fence
         self._callback = review
         self._review: asyncio.Future[bool] | None = None
-        self._frozen: tuple[Experiment, Snapshot] | None = None
-        """What the last step left, if it froze a round: to aggregate it, nothing need be read again."""
+        self._frozen: tuple[ExperimentRow, Snapshot] | None = None
+        """What the last step left, if it froze a round: the fold needs nothing that is not in it."""
 
     async def next(self) -> float | None:
         """Do one step. Return for how many seconds to wait before the next, or None when the experiment is let go.
@@ -67,10 +80,10 @@ class Steps:
                     tx, self._fence.experiment_id, lease=self._runtime.settings.lease
                 )
             if stale:
-                # After an outage nothing is decided before it is accounted for.
+                # After an outage the clock ticks first: deadlines do not count the outage.
                 return 0.0 if await self._ticker.tick() else self._runtime.settings.poll.total_seconds()
             self._check(experiment)
-        match steps.next_step(snapshot):
+        match next_step(snapshot):
             case Leave():
                 return None
             case Wait(until):
@@ -89,24 +102,24 @@ class Steps:
                 return await self._fail()
         return 0.0
 
-    def _check(self, experiment: Experiment) -> None:
-        """Stop where the experiment is somebody else's.
+    def _check(self, experiment: ExperimentRow) -> None:
+        """Stop where another director owns the experiment.
 
         Raises:
-            LeaseLost: it is.
+            LeaseLost: another director owns it.
         """
         if (experiment.director_id, experiment.fence) != (self._fence.director_id, self._fence.number):
             raise LeaseLost(f"experiment {experiment.id} has another owner")
 
-    async def _again(self, tx: Transaction, kind: type[Kind]) -> tuple[Kind, Experiment, Snapshot] | None:
-        """Take the fence and choose the step anew from what is true now; None if it is another kind."""
+    async def _again(self, tx: Transaction, kind: type[Kind]) -> tuple[Kind, ExperimentRow, Snapshot] | None:
+        """Take the fence and choose the step again from the rows; None if it is of another kind."""
         states = ExperimentState.PENDING, ExperimentState.IN_PROGRESS
         row = await leases.hold(tx, self._fence, states)
         if (await clock.read(tx)).stale:
             return None
-        experiment = await experiments.experiment(tx, row)
+        experiment = await experiment_rows.experiment(tx, row)
         snapshot = await snapshots.read(tx, experiment, lease=self._runtime.settings.lease)
-        step = steps.next_step(snapshot)
+        step = next_step(snapshot)
         return (step, experiment, snapshot) if isinstance(step, kind) else None
 
     async def _open(self) -> None:
@@ -116,11 +129,11 @@ class Steps:
                 step, experiment, _ = found
                 await self._open_in(tx, experiment, step)
 
-    async def _open_in(self, tx: Transaction, experiment: Experiment, step: Open) -> None:
+    async def _open_in(self, tx: Transaction, experiment: ExperimentRow, step: Open) -> None:
         await rounds.open_(tx, experiment.id, step, experiment.plan)
-        await experiments.set_round(tx, experiment.id, step.number)
-        details = {"round": step.number, "kind": step.kind.value, "asked": list(step.envoys)}
-        await events.append(tx, experiment.id, Event(EventKind.ROUND_OPENED, details=details))
+        await experiment_states.set_round(tx, experiment.id, step.number)
+        details = {"round": step.number, "kind": step.kind.value, **named("asked", step.envoys)}
+        await events.append(tx, experiment.id, Occurrence(EventKind.ROUND_OPENED, details=details))
 
     async def _freeze(self) -> None:
         async with self._db.write("freeze round") as tx:
@@ -132,19 +145,19 @@ class Steps:
             complete = [member.envoy for member in snapshot.members if member.complete]
             await rounds.freeze(tx, experiment.id, current.number, complete=complete)
             if experiment.crashes:
-                await experiments.reset_crashes(tx, experiment.id)
-            details = {"round": current.number, "counted": complete}
-            await events.append(tx, experiment.id, Event(EventKind.ROUND_FROZEN, details=details))
+                await experiment_states.reset_crashes(tx, experiment.id)
+            details = {"round": current.number, **named("counted", complete)}
+            await events.append(tx, experiment.id, Occurrence(EventKind.ROUND_FROZEN, details=details))
         self._frozen = experiment, after(snapshot, RoundState.AGGREGATING)
 
-    async def _close(self, experiment: Experiment, number: int) -> None:
+    async def _close(self, experiment: ExperimentRow, number: int) -> None:
         blob = await self._fold(experiment, number)
         async with self._db.write("close round") as tx:
             found = await self._again(tx, Close)
             if found is not None and found[0].number == number:
                 await self._close_in(tx, found[1], found[2], blob)
 
-    async def _fold(self, experiment: Experiment, number: int) -> stash.Blob:
+    async def _fold(self, experiment: ExperimentRow, number: int) -> stash.Blob:
         try:
             return await folding.fold(self._runtime, experiment, self._fence, number)
         except NotFound:
@@ -156,7 +169,7 @@ class Steps:
     async def _close_in(
         self,
         tx: Transaction,
-        experiment: Experiment,
+        experiment: ExperimentRow,
         snapshot: Snapshot,
         blob: stash.Blob | None,
         *,
@@ -174,7 +187,7 @@ class Steps:
         samples = sum(each.samples for each in counted if each.task == train)
         await rounds.close(tx, experiment.id, number, samples=samples, score=scored)
         details = {"round": number, "model": blob.digest if blob is not None else None, "score": scored}
-        await events.append(tx, experiment.id, Event(EventKind.ROUND_CLOSED, details=details))
+        await events.append(tx, experiment.id, Occurrence(EventKind.ROUND_CLOSED, details=details))
         if last:
             await endings.end(tx, experiment.id, ExperimentState.FINISHED)
         else:
@@ -184,14 +197,14 @@ class Steps:
         if scored is not None:
             await self._judge(tx, experiment, number - 1, scored)
         if blob is not None:
-            taken = await stash.take(tx, folding.purpose(self._fence, number), blob.content)
+            taken = await stash.take(tx, folding.upload_key(self._fence, number), blob.content)
             await models.add(tx, experiment.id, number, taken)
-            await experiments.set_last_model(tx, experiment.id, number)
+            await experiment_states.set_last_model(tx, experiment.id, number)
         await rounds.release_updates(tx, experiment.id, number)
 
-    async def _go_on(self, tx: Transaction, experiment: Experiment, snapshot: Snapshot) -> None:
+    async def _go_on(self, tx: Transaction, experiment: ExperimentRow, snapshot: Snapshot) -> None:
         """Open the next round, or fail where it cannot ask as many as it needs."""
-        match steps.next_step(snapshot):
+        match next_step(snapshot):
             case Open() as step:
                 await self._open_in(tx, experiment, step)
             case Fail(reason):
@@ -199,14 +212,14 @@ class Steps:
             case _:
                 pass
 
-    async def _judge(self, tx: Transaction, experiment: Experiment, model: int, scored: float) -> None:
+    async def _judge(self, tx: Transaction, experiment: ExperimentRow, model: int, scored: float) -> None:
         """A round's validation scores the model that it began from."""
         await models.set_score(tx, experiment.id, model, scored)
         assert experiment.plan.best is not None, "only a plan that names a metric gives a score"
         if better(scored, experiment.best_score, experiment.plan.best.mode):
-            await experiments.set_best(tx, experiment.id, model, scored)
+            await experiment_states.set_best(tx, experiment.id, model, scored)
 
-    async def _finish(self, experiment: Experiment, snapshot: Snapshot, number: int) -> float | None:
+    async def _finish(self, experiment: ExperimentRow, snapshot: Snapshot, number: int) -> float | None:
         blob = None
         if open_round(snapshot).kind is RoundKind.TRAIN:
             blob = await self._fold(experiment, number)
@@ -231,8 +244,8 @@ class Steps:
             await leases.hold(tx, self._fence, (ExperimentState.PENDING, ExperimentState.IN_PROGRESS))
             await endings.end(tx, self._fence.experiment_id, ExperimentState.FAILED, reason=reason)
 
-    async def _do_review(self, experiment: Experiment) -> float | None:
-        """Ask the callback, in a thread that nothing waits for at the end; look again at each poll."""
+    async def _do_review(self, experiment: ExperimentRow) -> float | None:
+        """Ask the callback in a daemon thread; check for its answer at each poll."""
         if self._review is None:
             async with self._db.read() as tx:
                 assert experiment.archive_blob_id is not None, "a pending experiment has its archive"
@@ -246,14 +259,14 @@ class Steps:
         try:
             approved = self._review.result()
         except RuntimeError:
-            self._review = None  # asked anew when the step is tried again
+            self._review = None  # the retried step asks again
             raise
         async with self._db.write("review") as tx:
             if await self._again(tx, Review) is None:
                 return 0.0
             if approved:
-                await experiments.approve(tx, experiment.id, priority=experiment.priority)
-                await events.append(tx, experiment.id, Event(EventKind.EXPERIMENT_APPROVED))
+                await experiment_states.approve(tx, experiment.id, priority=experiment.priority)
+                await events.append(tx, experiment.id, Occurrence(EventKind.EXPERIMENT_APPROVED))
             else:
                 reason = "rejected by the director's review"
                 await endings.end(tx, experiment.id, ExperimentState.REJECTED, reason=reason)
@@ -267,5 +280,5 @@ def open_round(snapshot: Snapshot) -> OpenRound:
 
 
 def after(snapshot: Snapshot, state: RoundState) -> Snapshot:
-    """Return what is true once this transaction has changed the round's state: who is there is as it was."""
+    """Return the snapshot with the round's new state; members are as they were read."""
     return replace(snapshot, round=replace(open_round(snapshot), state=state))

@@ -1,7 +1,7 @@
 """The fold: a frozen round's counted updates become the next model, column by column, within the budget of bytes.
 
-It reads rows that no longer change and writes into blobs that nobody refers to yet, so it may be stopped anywhere and
-begun again, by whoever owns the experiment then; only closing the round makes its result count.
+It reads rows that no longer change, and writes into blobs that no row refers to yet. So it may stop anywhere, and the
+next owner begins it again. Only closing the round makes its result count.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from director.services.runtime import Runtime
 from director.store import contents, contributions, metrics, models, stash
 from director.store.contributions import Counted
 from director.store.engine.database import Transaction
-from director.store.experiments import Experiment
+from director.store.experiment_rows import ExperimentRow
 from director.store.leases import Fence
 from director.store.stash import Blob, Upload
 
@@ -35,17 +35,17 @@ class Inputs:
     samples: list[int]
 
 
-def purpose(fence: Fence, round_number: int) -> str:
-    """What the blob of a fold's result is for: one owner's, in one round."""
+def upload_key(fence: Fence, round_number: int) -> str:
+    """Return the upload key of a fold's result: one owner's, in one round."""
     return f"fold/{fence.experiment_id}/{fence.number}/{round_number}/model"
 
 
-async def fold(runtime: Runtime, experiment: Experiment, fence: Fence, round_number: int) -> Blob:
-    """Fold a frozen round into its next model; return its bytes, complete in the stash but nobody's yet.
+async def fold(runtime: Runtime, experiment: ExperimentRow, fence: Fence, round_number: int) -> Blob:
+    """Fold a frozen round into its next model; return its bytes, complete in the stash and not yet taken.
 
     Raises:
         TensorMismatch: the result holds NaN or infinity.
-        NotFound, Unavailable: the inputs or the result are gone, since the round was closed or abandoned by another.
+        NotFound, Unavailable: the inputs or the result are gone, since another owner closed or abandoned the round.
     """
     async with runtime.db.read() as tx:
         inputs = await read_inputs(tx, experiment, round_number)
@@ -53,7 +53,7 @@ async def fold(runtime: Runtime, experiment: Experiment, fence: Fence, round_num
     await runtime.disk.wait()
     async with runtime.db.write("begin fold") as tx:
         upload = await stash.begin_new(
-            tx, purpose(fence, round_number), manifest.size_bytes, chunk_bytes=settings.chunk_bytes
+            tx, upload_key(fence, round_number), manifest.size_bytes, chunk_bytes=settings.chunk_bytes
         )
     share = runtime.budget.total_bytes // FOLDS_AT_ONCE
     height = aggregation.column_bytes(share, len(inputs.updates), settings.chunk_bytes)
@@ -76,7 +76,7 @@ async def fold(runtime: Runtime, experiment: Experiment, fence: Fence, round_num
     return await writer.close()
 
 
-async def read_inputs(tx: Transaction, experiment: Experiment, round_number: int) -> Inputs:
+async def read_inputs(tx: Transaction, experiment: ExperimentRow, round_number: int) -> Inputs:
     """Read what a fold reads."""
     counted = await contributions.counted(tx, experiment.id, round_number)
     train = [each for each in counted if each.task == experiment.plan.train_task.name]

@@ -8,9 +8,9 @@ from director.services import checking
 from director.store import reports
 from director.store.engine import durability, schema
 from director.store.engine.database import Database
-from director.store.engine.durability import Finding
+from director.store.engine.durability import Observation
 from director.store.engine.opening import open_database, sqlite_path
-from director.store.reports import Report
+from director.store.reports import ReportRows
 
 
 @asynccontextmanager
@@ -34,21 +34,21 @@ def require_file(url: str) -> None:
     """Refuse a file that does not exist, which SQLite would make.
 
     Raises:
-        NotFound: there is none.
+        NotFound: the file does not exist.
     """
     path = sqlite_path(url)
     if path is not None and not path.exists():
         raise NotFound(f"there is no database at {path}; `director serve` or `director db upgrade` makes one")
 
 
-async def report(url: str, name: str, *, experiment: str | None, limit: int) -> Report:
+async def report(url: str, name: str, *, experiment: str | None, limit: int) -> ReportRows:
     """Read one of the reporting views."""
     async with opened(url) as db, db.read() as tx:
         return await reports.read(tx, name, experiment=experiment, limit=limit)
 
 
-async def check(url: str) -> list[Finding]:
-    """Look at the schema and at what the promise of a commit rests on; changes nothing."""
+async def check(url: str) -> list[Observation]:
+    """Check the schema, and whether commits are durable; change nothing."""
     require_file(url)
     found = [await durability.schema_finding(url)]
     db = open_database(url)
@@ -59,13 +59,13 @@ async def check(url: str) -> list[Finding]:
         await db.close()
 
 
-async def fsck(url: str) -> checking.Report:
-    """Look whether the database keeps its invariants; changes nothing."""
+async def fsck(url: str) -> checking.FsckReport:
+    """Check that the database keeps its invariants; change nothing."""
     async with opened(url) as db:
         return await checking.report(db)
 
 
-async def query(url: str, sql: str) -> Report:
-    """Run a query of a person's own, in a transaction that cannot write."""
+async def query(url: str, sql: str) -> ReportRows:
+    """Run a query that a person wrote, in a transaction that cannot write."""
     async with opened(url) as db, db.read() as tx:
         return await reports.query(tx, sql)

@@ -1,15 +1,14 @@
-"""What has to be done now and then, by whoever gets to it: ticks of service time, sessions, sweeping."""
+"""Periodic jobs: clock tick, session reconciliation, deletion of expired blobs and old rows."""
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
-from director.errors import PASSING
+from director.services.federation_use_cases import Federations
 from director.services.retention import Retention
 from director.services.runtime import Runtime
+from director.services.supervision import Succeeded, every
 from director.store import clock, federations, sessions, stash
-
-log = logging.getLogger(__name__)
+from director.store.engine.topics import Topic
 
 SWEEP_PAUSE = 0.01
 
@@ -33,18 +32,25 @@ class Ticker:
                 await clock.tick(tx, every=every)
         return True
 
-    async def run(self) -> None:
+    async def run(self, succeeded: Succeeded) -> None:
         """Tick until cancelled."""
-        await forever("service time", self.tick, self._runtime.settings.tick.total_seconds() / 2)
+        await every(self._runtime.settings.tick.total_seconds() / 2, self.tick)(succeeded)
 
 
 class PeriodicJobs:
-    """Keeps the uptime history, and sweeps what is no longer needed."""
+    """Keeps the uptime history, and deletes what is no longer needed."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, federation: Federations) -> None:
         """Prepare."""
         self._runtime = runtime
-        self._retention = Retention(runtime)
+        self.each: Mapping[str, Callable[[], Awaitable[None]]] = {
+            "sessions": self.reconcile_sessions,
+            "retired envoys": federation.settle_retired,
+            "sweeping": self.sweep,
+            "retention": Retention(runtime).sweep,
+            "free space": self.give_back,
+        }
+        """The jobs by name. Each has a loop of its own, so that one that fails holds up no other."""
 
     async def reconcile_sessions(self) -> None:
         """Open and close the envoys' sessions by their heartbeats."""
@@ -54,7 +60,7 @@ class PeriodicJobs:
             if (await clock.read(tx)).stale:
                 return
             if await sessions.reconcile(tx, lease=self._runtime.settings.lease):
-                tx.wake(("admission", 0))
+                tx.wake(Topic.admission())
 
     async def sweep(self) -> None:
         """Delete expired blobs, one per transaction."""
@@ -68,26 +74,3 @@ class PeriodicJobs:
         """Without room, return to the disk what was freed inside the database."""
         while await self._runtime.disk.lacks() is not None and await self._runtime.db.give_back():  # noqa: ASYNC110
             await asyncio.sleep(SWEEP_PAUSE)
-
-    async def once(self) -> None:
-        """Do all of it once."""
-        await self.reconcile_sessions()
-        await self.sweep()
-        await self._retention.sweep()
-        await self.give_back()
-
-    async def run(self) -> None:
-        """Keep house until cancelled."""
-        await forever("housekeeping", self.once, self._runtime.settings.poll.total_seconds())
-
-
-async def forever(what: str, work: Callable[[], Awaitable[object]], seconds: float) -> None:
-    """Do something again and again; an error is logged, and waited out."""
-    while True:
-        try:
-            await work()
-        except PASSING as error:
-            log.warning("%s waits: %s", what, error)
-        except Exception:
-            log.exception("%s failed; it is tried again", what)
-        await asyncio.sleep(seconds)

@@ -1,4 +1,4 @@
-"""The workspace archive as the director sees it: a safe zip file with a plan in it. Nothing of it is ever run."""
+"""The workspace archive as the director sees it: a safe zip file with a plan in it. None of it is ever run here."""
 
 import asyncio
 import tempfile
@@ -7,9 +7,8 @@ from typing import IO, Any
 
 import yaml
 
-from director.domain import plan as plans
-from director.domain.archives import PLAN, open_checked
-from director.domain.archives import read_plan as read_plan_bytes
+from director.domain import archives, plan
+from director.domain.archives import PLAN
 from director.domain.plan import Plan
 from director.errors import InvalidPlan
 from director.services.runtime import Runtime
@@ -24,12 +23,12 @@ async def read_plan(runtime: Runtime, archive: Blob) -> Plan:
         InvalidArchive: it is not a zip file, not a safe one, or holds no plan.
         InvalidPlan: the plan cannot be run.
     """
-    return plans.parse(parse_yaml(await read_plan_text(runtime, archive)))
+    return plan.parse(parse_yaml(await read_plan_text(runtime, archive)))
 
 
 async def plan_of_file(file: IO[bytes]) -> Plan:
     """Check an archive in a file and return its plan, as `read_plan` does."""
-    return plans.parse(parse_yaml(await asyncio.to_thread(extract_plan, file)))
+    return plan.parse(parse_yaml(await asyncio.to_thread(extract_plan, file)))
 
 
 async def read_plan_text(runtime: Runtime, archive: Blob) -> str:
@@ -42,8 +41,8 @@ async def read_plan_text(runtime: Runtime, archive: Blob) -> str:
 
 def extract_plan(file: IO[bytes]) -> str:
     """Check an archive and return the text of its plan."""
-    with open_checked(file) as archive:
-        content = read_plan_bytes(archive)
+    with archives.open_checked(file) as archive:
+        content = archives.read_plan(archive)
     try:
         return content.decode()
     except UnicodeDecodeError as error:

@@ -1,36 +1,37 @@
-"""This director among the others: it enters, keeps its lease, buries those that let theirs expire, and leaves.
+"""This director's presence: register it, renew its lease, expire the leases of dead directors, end its own.
 
-On PostgreSQL the lease is renewed from a thread with a connection of its own, so that no amount of work delays it,
-but only while the event loop is alive: a lease that outlives its loop would hold experiments that nobody drives. On
-SQLite a lock on the file keeps others out, and whoever gets in knows that all others are dead.
+On PostgreSQL a thread renews the lease (`lease_thread`). On SQLite a lock on the file keeps other directors out, and
+the director that gets in knows that all others are dead.
 """
 
 import asyncio
 import contextlib
 import logging
 import platform
-import threading
 from typing import IO
 
-from director.domain.messages import Event, EventKind
+from director.domain.history import EventKind, Occurrence
 from director.domain.types import DirectorId
 from director.effects import monotonic
-from director.errors import PASSING
+from director.errors import Later
+from director.services.lease_thread import LeaseThread
 from director.services.runtime import Runtime
+from director.services.supervision import Succeeded
 from director.store import events, federations, leases
 from director.store.engine.database import Database
-from director.store.engine.opening import open_database, sqlite_path
+from director.store.engine.opening import sqlite_path
 from director.store.engine.sqlite import lock_file
+from director.store.engine.topics import Topic
 from director.version import __version__
 
 log = logging.getLogger(__name__)
 
 MARGIN = 0.1
-"""The share of a lease by which this process stops believing in it before the others do."""
+"""The share of a lease by which this process stops acting on it before the others may replace it."""
 
 
 class Presence:
-    """One director's own row, and the rows of the dead."""
+    """One director's own row, and the rows of dead directors."""
 
     def __init__(self, runtime: Runtime) -> None:
         """Prepare."""
@@ -38,10 +39,8 @@ class Presence:
         self._lease = runtime.settings.lease
         self._id: DirectorId | None = None
         self._lock: IO[bytes] | None = None
-        self._beat = monotonic()
         self._valid_until = float("inf")
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self.lease_thread = LeaseThread(runtime, self.renew)
 
     @property
     def director_id(self) -> DirectorId | None:
@@ -49,7 +48,7 @@ class Presence:
         return self._id if monotonic() < self._valid_until else None
 
     def lock_file(self) -> None:
-        """Keep every other director off an SQLite file, from before its schema is touched; again is the same.
+        """Keep every other director off an SQLite file, from before its schema is touched; a repeat changes nothing.
 
         Raises:
             PreconditionFailed: another director runs on it.
@@ -59,7 +58,7 @@ class Presence:
             self._lock = lock_file(path)
 
     async def enter(self) -> None:
-        """Make the rows of a new database, and enter this director; its lease is kept while `run` runs."""
+        """Make the rows of a new database, and register this director; the lease thread then renews its lease."""
         await self._register(alone=not self._runtime.db.replicated)
 
     async def _register(self, *, alone: bool) -> None:
@@ -69,10 +68,10 @@ class Presence:
             await federations.create(tx, epoch=runtime.entropy.token(), tick=runtime.settings.tick)
             await leases.register(tx, me, host=platform.node(), version=__version__, lease=self._lease)
             dead = await leases.reap(tx, lease=self._lease, survivor=me if alone else None)
-            happened = [Event(EventKind.DIRECTOR_REAPED, details={"director": each}) for each in dead]
-            started = Event(EventKind.DIRECTOR_STARTED, details={"director": me, "version": __version__})
+            happened = [Occurrence(EventKind.DIRECTOR_REAPED, details={"director": each}) for each in dead]
+            started = Occurrence(EventKind.DIRECTOR_STARTED, details={"director": me, "version": __version__})
             await events.append_to_federation(tx, *happened, started)
-            tx.wake(("claim", 0), ("admission", 0))
+            tx.wake(Topic.claim(), Topic.admission())
         await self._free()
         self._id = me
         self._valid_until = float("inf") if alone else sent + self._lease.total_seconds() * (1 - MARGIN)
@@ -81,32 +80,23 @@ class Presence:
         async with self._runtime.db.write("free") as tx:
             await leases.free(tx)
 
-    async def run(self) -> None:
-        """Beat, bury the dead, and enter anew if this lease was lost; until cancelled."""
+    async def run(self, succeeded: Succeeded) -> None:
+        """Expire the leases of others, and register again if this lease was lost, until cancelled; on PostgreSQL."""
         every = self._lease.total_seconds() / 6
-        if self._runtime.db.replicated:
-            self._thread = threading.Thread(target=lambda: asyncio.run(self._keep()), name="lease", daemon=True)
-            self._thread.start()
         next_look = monotonic()
         while True:
-            self._beat = monotonic()
-            try:
-                if self._thread is not None and self.director_id is None:
-                    self._runtime.wakeups.wake([("claim", 0)])
-                    log.warning("this director's lease expired; it enters anew")
-                    await self._register(alone=False)
-                if self._beat >= next_look:
-                    next_look = self._beat + await self.expire_leases()
-            except PASSING as error:
-                log.warning("the lease waits: %s", error)
-                next_look = monotonic() + every
+            if self.director_id is None:
+                self._runtime.wakeups.wake([Topic.claim()])
+                await self._register(alone=False)
+                log.warning("this director's lease expired; it has registered again")
+            if monotonic() >= next_look:
+                next_look = monotonic() + await self.expire_leases()
+            succeeded()
             await asyncio.sleep(min(every, max(next_look - monotonic(), 0.01)))
 
     async def expire_leases(self) -> float:
-        """Declare dead whose leases expired and free what they owned; return in how many seconds to look again."""
+        """Expire the leases of dead directors and free what they owned; return in how many seconds to look again."""
         poll = self._runtime.settings.poll.total_seconds()
-        if not self._runtime.db.replicated:
-            return poll
         async with self._runtime.db.read() as tx:
             expiry = await leases.next_expiry(tx, but=self._id)
         if expiry is None or 0 < expiry <= 2 * self._lease.total_seconds():
@@ -115,49 +105,39 @@ class Presence:
         async with self._runtime.db.write("reap") as tx:
             dead = await leases.reap(tx, lease=self._lease)
             if dead:
-                happened = [Event(EventKind.DIRECTOR_REAPED, details={"director": each}) for each in dead]
+                happened = [Occurrence(EventKind.DIRECTOR_REAPED, details={"director": each}) for each in dead]
                 await events.append_to_federation(tx, *happened)
         await self._free()
         return 0.0
 
-    async def _keep(self) -> None:
-        """Renew the lease, in the thread."""
-        db = open_database(self._runtime.db.url, clock=self._runtime.db.clock)
-        seconds = self._lease.total_seconds()
-        try:
-            while not self._stopping.is_set():
-                if self._id is not None and monotonic() - self._beat < seconds / 2:
-                    await self.renew(db)
-                await asyncio.to_thread(self._stopping.wait, seconds / 3)
-        finally:
-            await db.close()
-
     async def renew(self, db: Database) -> None:
-        """Extend the lease once, over a database opened for that alone; one that was lost stays lost."""
+        """Extend the lease once, over a given database; a lease that was lost stays lost.
+
+        Raises:
+            Unavailable: the database is away.
+        """
         sent, me = monotonic(), self._id
-        assert me is not None, "renewed once entered"
-        try:
-            async with db.write("renew") as tx:
-                renewed = await leases.renew(tx, me, lease=self._lease)
-        except PASSING as error:
-            log.warning("the lease could not be renewed: %s", error)
+        if me is None:
             return
+        async with db.write("renew") as tx:
+            renewed = await leases.renew(tx, me, lease=self._lease)
         if me == self._id:
             self._valid_until = sent + self._lease.total_seconds() * (1 - MARGIN) if renewed else 0.0
 
     async def leave(self) -> None:
         """End the lease and let the file go."""
-        self._stopping.set()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, 5)
-        if self._id is not None:
-            with contextlib.suppress(*PASSING):
-                async with self._runtime.db.write("leave") as tx:
-                    await leases.retire(tx, self._id)
-                    await events.append_to_federation(
-                        tx, Event(EventKind.DIRECTOR_STOPPED, details={"director": self._id})
-                    )
+        await self.lease_thread.stop()
+        try:
+            if self._id is not None:
+                with contextlib.suppress(Later):
+                    await self._retire(self._id)
+        finally:
             self._id = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
+
+    async def _retire(self, me: DirectorId) -> None:
+        async with self._runtime.db.write("leave") as tx:
+            await leases.retire(tx, me)
+            await events.append_to_federation(tx, Occurrence(EventKind.DIRECTOR_STOPPED, details={"director": me}))

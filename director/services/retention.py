@@ -1,4 +1,4 @@
-"""Drops what the settings say is kept no longer, in small steps, each a transaction of its own."""
+"""Drop what the settings no longer keep, in small steps, each a transaction of its own."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -8,11 +8,11 @@ from director.services.runtime import Runtime
 from director.store import pruning
 
 PAUSE = 0.01
-"""Seconds between two steps, for those who wait."""
+"""Seconds between two steps, so that other writers get their turn."""
 
 
 class Retention:
-    """Models between those that are kept, the history of removed experiments, and who was there long ago."""
+    """Drops models, the history of removed experiments, old uptime sessions and old directors."""
 
     def __init__(self, runtime: Runtime) -> None:
         """Prepare."""

@@ -1,4 +1,4 @@
-"""Asking the review callback, which is somebody else's code and may take as long as it likes."""
+"""Ask the review callback. It is foreign code, and may take any length of time."""
 
 import asyncio
 import tempfile
@@ -11,9 +11,9 @@ ReviewCallback = Callable[[str, Path], bool]
 
 
 def ask(callback: ReviewCallback, name: str, plan: str) -> asyncio.Future[bool]:
-    """Call the callback in a thread that nothing waits for at the end.
+    """Call the callback in a daemon thread.
 
-    Whatever it raises, SystemExit too, is a RuntimeError of this review and no end of the process.
+    Everything that it raises, SystemExit too, becomes a RuntimeError of this review; the process goes on.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[bool] = loop.create_future()

@@ -1,4 +1,4 @@
-"""What every service is given: the database and its disk, the settings, chance, wakeups and the budget of bytes."""
+"""What every service is given: database, disk, settings, entropy, wakeups and the budget of bytes."""
 
 from dataclasses import dataclass, field
 

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from director.domain.messages import Content
+from director.domain.content import Content
 from director.errors import Corrupt, DirectorError, InvalidArgument, Unavailable
 from director.services.runtime import Runtime
 from director.store import contents, stash
@@ -29,17 +29,16 @@ class Hash(Protocol):
         ...
 
 
-async def begin(runtime: Runtime, purpose: str, content: Content) -> Upload:
+async def begin(runtime: Runtime, upload_key: str, content: Content) -> Upload:
     """Begin an upload, or go on with it: the answer names the first chunk that is missing, if any.
 
     Raises:
         InvalidArgument: it is not announced as it should be.
         DiskFull: there is no room.
     """
-    check_digest(content)
     await runtime.disk.require()
     async with runtime.db.write("begin upload") as tx:
-        return await stash.begin(tx, purpose, content, chunk_bytes=runtime.settings.chunk_bytes)
+        return await stash.begin(tx, upload_key, content, chunk_bytes=runtime.settings.chunk_bytes)
 
 
 async def receive(runtime: Runtime, upload: Upload, content: Content, chunks: Chunks, *, check: Check) -> None:
@@ -47,7 +46,7 @@ async def receive(runtime: Runtime, upload: Upload, content: Content, chunks: Ch
 
     Raises:
         InvalidArgument: a chunk is out of order, or has a wrong length.
-        Corrupt: the whole does not match the digest announced; the upload begins anew next time.
+        Corrupt: the whole does not match the announced digest; the next call begins the upload again.
         DiskFull: there is no room for the next chunk; those before it are kept.
         Whatever `check` raises; the upload is given up then.
     """
@@ -87,7 +86,7 @@ async def next_chunk(chunks: Chunks) -> tuple[int, bytes]:
     """Return the next chunk.
 
     Raises:
-        InvalidArgument: there is none.
+        InvalidArgument: the stream has ended.
         Unavailable: it did not come in time; a silent client may not hold memory that others wait for.
     """
     try:
@@ -107,13 +106,13 @@ def inspect(data: bytes, start: int, check: Check, running: Hash | None) -> None
 
 
 async def give_up(runtime: Runtime, upload: Upload) -> None:
-    """Let a refused upload go at once."""
+    """Give up a refused upload at once."""
     async with runtime.db.write("give up upload") as tx:
         await stash.give_up(tx, upload.blob_id)
 
 
 async def seal(runtime: Runtime, upload: Upload, content: Content, *, check: Check) -> None:
-    """Check an upload that did not come in one stream, all of it and from the rows, and declare it complete."""
+    """Read an upload that came in several streams from its rows, check all of it, and declare it complete."""
     running = hashlib.sha256()
     stored = Blob(upload.blob_id, upload.size_bytes, upload.chunk_bytes, content.digest)
     try:
@@ -131,16 +130,10 @@ def compare(running: Hash, content: Content) -> None:
     """Refuse bytes that are not those announced.
 
     Raises:
-        Corrupt: their digest is another one.
+        Corrupt: their digest differs.
     """
     if running.hexdigest() != content.digest:
         raise Corrupt("the bytes received do not match the digest announced; upload them again")
-
-
-def check_digest(content: Content) -> None:
-    """Refuse a digest that is none, or a negative length."""
-    if len(content.digest) != 64 or content.size_bytes < 0:
-        raise InvalidArgument("bytes are announced by their length and their SHA-256 (32 bytes)")
 
 
 def accept_anything(_start: int, _data: bytes) -> None:

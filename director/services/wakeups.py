@@ -1,6 +1,6 @@
-"""Wakeups.
+"""Wakeups shorten waits.
 
-Hints that shorten waits. They carry no truth: whoever is woken reads the rows, and polls if nothing wakes it.
+They carry no data: a listener that is woken reads the rows, and polls if nothing wakes it.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from director.store.engine.database import Hint
+from director.store.engine.topics import Topic
 
 
 class Wakeup:
@@ -41,39 +41,39 @@ class Wakeups:
 
     def __init__(self) -> None:
         """Start with nobody."""
-        self._waiting: defaultdict[Hint, set[Wakeup]] = defaultdict(set)
-        self.relay: Callable[[Sequence[Hint]], None] = lambda _hints: None
+        self._waiting: defaultdict[Topic, set[Wakeup]] = defaultdict(set)
+        self.relay: Callable[[Sequence[Topic]], None] = lambda _topics: None
         """Tells the other processes; the default is to be alone."""
         self.closing = False
 
     @contextmanager
-    def listen(self, *hints: Hint) -> Iterator[Wakeup]:
-        """Be woken by any of the hints, while the block lasts."""
+    def listen(self, *topics: Topic) -> Iterator[Wakeup]:
+        """Be woken by any of the topics, while the block lasts."""
         wakeup = Wakeup()
-        for hint in hints:
-            self._waiting[hint].add(wakeup)
+        for topic in topics:
+            self._waiting[topic].add(wakeup)
         try:
             yield wakeup
         finally:
-            for hint in hints:
-                self._waiting[hint].discard(wakeup)
-                if not self._waiting[hint]:
-                    del self._waiting[hint]
+            for topic in topics:
+                self._waiting[topic].discard(wakeup)
+                if not self._waiting[topic]:
+                    del self._waiting[topic]
 
-    def committed(self, hints: Sequence[Hint]) -> None:
+    def committed(self, topics: Sequence[Topic]) -> None:
         """Wake whom a transaction of this process concerns, here and in the other processes."""
-        if hints:
-            self.wake(hints)
-            self.relay(hints)
+        if topics:
+            self.wake(topics)
+            self.relay(topics)
 
-    def wake(self, hints: Sequence[Hint]) -> None:
-        """Wake whom the hints concern, in this process."""
-        for hint in set(hints):
-            for wakeup in self._waiting.get(hint, ()):
+    def wake(self, topics: Sequence[Topic]) -> None:
+        """Wake whom the topics concern, in this process."""
+        for topic in set(topics):
+            for wakeup in self._waiting.get(topic, ()):
                 wakeup.set()
 
     def wake_all(self) -> None:
-        """Wake everyone: hints may have been missed."""
+        """Wake everyone: wakeups may have been missed."""
         for waiting in self._waiting.values():
             for wakeup in waiting:
                 wakeup.set()

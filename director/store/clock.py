@@ -1,7 +1,7 @@
 """Service time: the seconds during which some director was up. It is what deadlines and absence are measured in.
 
 The row says how many had passed when it was last ticked; between ticks it is read forward, by two ticks at most. So
-while nobody ticks, an outage, a suspended laptop or a full disk, it stands still.
+it stands still while no director ticks: in an outage, on a suspended laptop, with a full disk.
 """
 
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
 
-from director.domain.envoys import ServiceTime
+from director.domain.liveness import ServiceTime
 from director.store.engine.database import Transaction
 from director.store.tables import service_clocks
 
 TICKS_FORWARD = 2
-FACT = "service time"
+READING = "service time"
 ROW = select(service_clocks)
 LOCKED = ROW.with_for_update(key_share=True, skip_locked=True)
 
@@ -30,13 +30,14 @@ class Reading:
 
 async def read(tx: Transaction) -> Reading:
     """Return service time as of the transaction's instant; read once in a transaction, as that is."""
-    known: Reading | None = tx.facts.get(FACT)
+    known: Reading | None = tx.recall(READING)
     if known is not None:
         return known
     row = (await tx.dated(ROW))[0]
     passed, limit = (await tx.now() - row.ticked_at).total_seconds(), TICKS_FORWARD * row.tick_seconds
     forward = min(max(passed, 0.0), limit)
-    tx.facts[FACT] = found = Reading(ServiceTime(row.service_seconds + forward, row.up_since), stale=passed > limit)
+    found = Reading(ServiceTime(row.service_seconds + forward, row.up_since), stale=passed > limit)
+    tx.remember(READING, found)
     return found
 
 
@@ -46,7 +47,7 @@ async def now(tx: Transaction) -> ServiceTime:
 
 
 async def tick(tx: Transaction, *, every: timedelta) -> bool:
-    """Store service time as of now; False where somebody else is ticking, which is as good.
+    """Store service time as of now; False where another director is ticking at this moment.
 
     After a gap of more than two ticks a new stretch of being up begins.
     """
@@ -56,7 +57,7 @@ async def tick(tx: Transaction, *, every: timedelta) -> bool:
     instant = await tx.now()
     passed, limit = (instant - row.ticked_at).total_seconds(), TICKS_FORWARD * row.tick_seconds
     seconds = row.service_seconds + min(max(passed, 0.0), limit)
-    tx.facts.pop(FACT, None)
+    tx.forget(READING)
     await tx.execute(
         update(service_clocks).values(
             service_seconds=seconds,

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row, and_, bindparam, select
 
-from director.domain.messages import Contribute
+from director.domain.commands import Contribute
 from director.domain.types import AssignmentState, BlobId, ExperimentId
 from director.errors import NotFound
 from director.store.engine.database import Transaction
@@ -38,10 +38,10 @@ class Stored:
     digest: str | None
 
 
-async def find(tx: Transaction, command: Contribute) -> Stored | None:
+async def find(tx: Transaction, experiment_id: ExperimentId, command: Contribute) -> Stored | None:
     """Return what is held already under the same key."""
     key = {
-        "of_experiment": command.experiment_id,
+        "of_experiment": experiment_id,
         "of_round": command.round_number,
         "of_envoy": command.envoy,
         "of_task": command.task,
@@ -50,11 +50,18 @@ async def find(tx: Transaction, command: Contribute) -> Stored | None:
     return Stored(row.digest) if row is not None else None
 
 
-async def add(tx: Transaction, command: Contribute, update: Blob | None, *, given_at: datetime | None = None) -> bool:
+async def add(
+    tx: Transaction,
+    experiment_id: ExperimentId,
+    command: Contribute,
+    update: Blob | None,
+    *,
+    given_at: datetime | None = None,
+) -> bool:
     """Enter a contribution to tasks given at some instant; False if its key is held. The caller holds the row."""
     now = await tx.now()
     row = {
-        "experiment_id": command.experiment_id,
+        "experiment_id": experiment_id,
         "round": command.round_number,
         "envoy": command.envoy,
         "task": command.task,
@@ -76,13 +83,13 @@ class Counted:
     task: str
     samples: int
     update: Blob | None
-    """Its bytes: None where there are none, and once the round has ended."""
+    """Its bytes; None for a validate task, and once the round has ended."""
 
 
 async def counted(tx: Transaction, experiment_id: ExperimentId, round_number: int) -> list[Counted]:
     """Return a frozen round's contributions that count, in the order of the envoys' names."""
     found = await tx.execute(COUNTED, {"of_experiment": experiment_id, "of_round": round_number})
-    # Sorted here: an engine may have another opinion about the order of names.
+    # Sorted here: the order of names differs between engines and collations.
     rows = sorted(found.all(), key=lambda row: (row.envoy, row.task))
     return [Counted(row.envoy, row.task, row.samples, update_of(row)) for row in rows]
 

@@ -1,34 +1,22 @@
 """The history: every transition, in the transaction that makes it; numbered without a gap within its stream.
 
 The number comes from the row that the transaction has locked anyway, so it is taken in the order of the commits, and a
-reader's cursor never passes one by.
+reader's cursor never skips one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Integer, bindparam, insert, select, update
 
-from director.domain.messages import Event
+from director.domain.history import Cursor, Event, Occurrence
 from director.domain.types import ExperimentId
 from director.store.engine.database import Transaction
+from director.store.engine.topics import Topic
 from director.store.tables import FEDERATION_STREAM, events, experiments, federations
 
 REASON_CHARACTERS = 65536
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """An event with its place in the stream."""
-
-    seq: int
-    at: datetime
-    actor: str
-    kind: str
-    reason: str | None
-    details: dict[str, Any]
 
 
 COUNT = (
@@ -57,7 +45,7 @@ AFTER = (
 )
 
 
-async def append(tx: Transaction, experiment_id: ExperimentId, *happened: Event) -> None:
+async def append(tx: Transaction, experiment_id: ExperimentId, *happened: Occurrence) -> None:
     """Record what happened to an experiment. The caller holds its row, and does this last."""
     counting = {"experiment": experiment_id, "number": len(happened)}
     if tx.postgresql and len(happened) == 1:
@@ -68,18 +56,19 @@ async def append(tx: Transaction, experiment_id: ExperimentId, *happened: Event)
     await add_all(tx, experiment_id, counted.scalar_one() - len(happened), happened)
 
 
-async def append_to_federation(tx: Transaction, *happened: Event) -> None:
+async def append_to_federation(tx: Transaction, *happened: Occurrence) -> None:
     """Record what happened to the federation itself."""
     counted = await tx.execute(COUNT_FEDERATION, {"number": len(happened)})
     await add_all(tx, FEDERATION_STREAM, counted.scalar_one() - len(happened), happened)
+    tx.wake(Topic.federation())
 
 
-async def add_all(tx: Transaction, stream: int, seq: int, happened: Sequence[Event]) -> None:
+async def add_all(tx: Transaction, stream: int, seq: int, happened: Sequence[Occurrence]) -> None:
     """Insert events behind a number of their stream."""
     await tx.add(events, *records(stream, seq, await tx.now(), happened))
 
 
-def records(stream: int, seq: int, at: datetime, happened: Sequence[Event]) -> list[dict[str, Any]]:
+def records(stream: int, seq: int, at: datetime, happened: Sequence[Occurrence]) -> list[dict[str, Any]]:
     """Return the rows of events behind a number of their stream."""
     return [
         {
@@ -95,7 +84,10 @@ def records(stream: int, seq: int, at: datetime, happened: Sequence[Event]) -> l
     ]
 
 
-async def after(tx: Transaction, stream: int, seq: int, *, limit: int) -> list[Recorded]:
-    """Return the next events of a stream, in order."""
+async def after(tx: Transaction, stream: int, seq: int, *, name: str, epoch: str, limit: int) -> list[Event]:
+    """Return the next events of a stream, in order; their cursors carry the stream's name and the epoch."""
     rows = await tx.execute(AFTER, {"of": stream, "cursor": seq, "page": limit})
-    return [Recorded(row.seq, row.at, row.actor, row.kind, row.reason, row.details) for row in rows.all()]
+    return [
+        Event(Cursor(name, epoch, row.seq), row.at, row.actor, row.kind, row.reason or "", row.details)
+        for row in rows.all()
+    ]

@@ -1,4 +1,4 @@
-"""The one row of the federation, its clock and its duties."""
+"""The one row of the federation, its clock and its periodic jobs."""
 
 from datetime import timedelta
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Table, select, update
 
 from director.store.engine.database import Transaction
-from director.store.tables import duties, federations, service_clocks
+from director.store.tables import federations, periodic_jobs, service_clocks
 
 ADMISSION = "admission"
 SESSIONS = "sessions"
@@ -20,14 +20,14 @@ async def create(tx: Transaction, *, epoch: str, tick: timedelta) -> None:
         service_clocks: [
             {"id": 1, "service_seconds": 0.0, "ticked_at": now, "up_since": 0.0, "tick_seconds": tick.total_seconds()}
         ],
-        duties: [{"name": ADMISSION}, {"name": SESSIONS}],
+        periodic_jobs: [{"name": ADMISSION}, {"name": SESSIONS}],
     }
     for table, values in rows.items():
         await tx.execute(tx.insert(table).on_conflict_do_nothing(), values)
 
 
 async def epoch(tx: Transaction) -> str:
-    """Return the federation's epoch; a cursor of another one is worth nothing."""
+    """Return the federation's epoch; a cursor of another one is refused."""
     return str((await tx.execute(select(federations.c.epoch))).scalar_one())
 
 
@@ -38,7 +38,7 @@ async def set_epoch(tx: Transaction, epoch: str) -> bool:
 
 
 async def take_job(tx: Transaction, name: str, *, wait: bool) -> bool:
-    """Lock a duty's row: wait for it, or leave it to whoever has it."""
-    row = select(duties.c.name).where(duties.c.name == name)
+    """Lock the row of a periodic job: wait for it, or return False where another director has it."""
+    row = select(periodic_jobs.c.name).where(periodic_jobs.c.name == name)
     locked = await tx.execute(row.with_for_update(key_share=True, skip_locked=not wait))
     return locked.first() is not None

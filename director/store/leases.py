@@ -1,8 +1,8 @@
 """Who owns an experiment: one lease per director, one fencing token per experiment.
 
-A director that once missed its lease stays dead; what it owned is freed and claimed anew with a higher fence. The
-fence is checked under the experiment's row lock, first in each transaction of an owner: without that lock it would be
-no fence.
+A director that missed its lease stays dead. What it owned is freed, and claimed again with a higher fence. The fence is
+checked under the experiment's row lock, first in each transaction of an owner: without that lock, a stale owner's write
+could pass the check and land after the takeover.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from director.domain.messages import Event, EventKind
+from director.domain.history import EventKind, Occurrence
+from director.domain.plan import PLAN_VERSION
 from director.domain.types import DirectorId, ExperimentId, ExperimentState, RoundState
 from director.errors import LeaseLost
 from director.store import events
-from director.store import experiments as experiment_rows
 from director.store.engine.database import Transaction
+from director.store.engine.topics import Topic
+from director.store.experiment_rows import ROWS
 from director.store.tables import directors, experiments, rounds
 
 IN_PROGRESS = f"'{ExperimentState.IN_PROGRESS}'"
@@ -44,7 +46,7 @@ PENDING = f"'{ExperimentState.PENDING}'"
 
 E = experiments.c
 OWNED = select(E.id, E.fence).where(E.director_id == bindparam("me"))
-HOLD = experiment_rows.ROWS.where(
+HOLD = ROWS.where(
     E.id == bindparam("wanted"),
     E.director_id == bindparam("me"),
     E.fence == bindparam("number"),
@@ -81,9 +83,9 @@ async def renew(tx: Transaction, director_id: DirectorId, *, lease: timedelta) -
 
 
 async def reap(tx: Transaction, *, lease: timedelta, survivor: DirectorId | None = None) -> list[DirectorId]:
-    """Declare dead whoever let its lease expire; a lease further ahead than two lengths is from a clock that went back.
+    """Expire the directors whose lease has passed; one more than two leases ahead is from a clock that went back.
 
-    With a survivor all others are dead whatever their lease: SQLite's file lock let only one in.
+    With a survivor all others expire, whatever their lease: SQLite's file lock let only one in.
     """
     now = await tx.now()
     overdue = or_(directors.c.expires_at <= now, directors.c.expires_at > now + 2 * lease)
@@ -119,10 +121,10 @@ async def retire(tx: Transaction, director_id: DirectorId) -> None:
 
 
 async def free(tx: Transaction) -> list[ExperimentId]:
-    """Free whatever dead directors still own, pending reviews too.
+    """Free what dead directors still own, pending reviews too.
 
-    One that was being aggregated or reviewed counts a crash: from the third on it waits, longer each time, so that an
-    experiment which kills its director cannot kill one after the other.
+    One that was being aggregated or reviewed counts a crash: from the third on it waits, longer each time. So an
+    experiment that kills its director does not kill one director after the other.
     """
     busy = exists().where(rounds.c.experiment_id == experiments.c.id, rounds.c.state == RoundState.AGGREGATING)
     locked = await tx.execute(
@@ -142,7 +144,7 @@ async def free(tx: Transaction) -> list[ExperimentId]:
         await tx.execute(update(experiments).where(experiments.c.id == row.id).values(values))
         orphans.append(ExperimentId(row.id))
     if orphans:
-        tx.wake(("claim", 0))
+        tx.wake(Topic.claim())
     return orphans
 
 
@@ -173,7 +175,7 @@ def rests(claimable_from: datetime, now: datetime) -> timedelta:
 
 
 def claimable(rules: frozenset[tuple[str, int]], *, reviews: bool) -> ColumnElement[bool]:
-    """Say which experiments a director may take at an instant: nobody's, with a rule that it has."""
+    """Say which experiments a director may take: those without an owner, whose plan and rule this code knows."""
     runs = experiments.c.state == literal_column(IN_PROGRESS)
     due = and_(experiments.c.state == literal_column(PENDING), literal_column("review_due"))
     return and_(
@@ -181,7 +183,8 @@ def claimable(rules: frozenset[tuple[str, int]], *, reviews: bool) -> ColumnElem
         experiments.c.director_id.is_(None),
         or_(runs, due),
         true() if reviews else runs,
-        # As `rests` says it.
+        E.plan_version <= literal_column(str(PLAN_VERSION)),
+        # The same rule as in `rests`.
         or_(
             experiments.c.claimable_from <= bindparam("now", type_=experiments.c.claimable_from.type),
             experiments.c.claimable_from > bindparam("beyond", type_=experiments.c.claimable_from.type),
@@ -240,7 +243,7 @@ async def claim(
     fences = [Fence(ExperimentId(row.id), director_id, row.fence) for row in claimed]
     for fence in sorted(fences, key=lambda each: each.experiment_id):
         details = {"director": director_id, "fence": fence.number}
-        await events.append(tx, fence.experiment_id, Event(EventKind.EXPERIMENT_CLAIMED, details=details))
+        await events.append(tx, fence.experiment_id, Occurrence(EventKind.EXPERIMENT_CLAIMED, details=details))
     missed = not fences and await anything_to_claim(tx, rules=rules, reviews=reviews)
     return fences, missed
 
@@ -278,5 +281,5 @@ async def release(tx: Transaction, fence: Fence) -> bool:
     )
     if released.first() is None:
         return False
-    tx.wake(("claim", 0))
+    tx.wake(Topic.claim())
     return True

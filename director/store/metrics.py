@@ -1,35 +1,14 @@
 """Metrics: numbered without a gap within their experiment, so that a reader's cursor is all it needs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Integer, Row, bindparam, select, update
 
+from director.domain.history import Cursor, Measured, Metric
 from director.domain.types import ExperimentId
 from director.store.engine.database import Transaction
 from director.store.tables import experiments, metrics
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One number: who measured it, in which task and round."""
-
-    round_number: int
-    origin: str
-    task: str
-    name: str
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded(Measured):
-    """A metric with its place in the stream."""
-
-    seq: int
-    at: datetime
-
 
 COUNT = (
     update(experiments)
@@ -53,7 +32,7 @@ async def append(tx: Transaction, experiment_id: ExperimentId, measured: Sequenc
         {
             "experiment_id": experiment_id,
             "seq": first + index,
-            "round": each.round_number,
+            "round": each.round,
             "origin": each.origin,
             "task": each.task,
             "name": each.name,
@@ -65,19 +44,31 @@ async def append(tx: Transaction, experiment_id: ExperimentId, measured: Sequenc
     await tx.add(metrics, *rows)
 
 
-async def after(tx: Transaction, experiment_id: ExperimentId, seq: int, *, limit: int) -> list[Recorded]:
-    """Return the next metrics, in order; NaN where no number was measured."""
+async def after(
+    tx: Transaction, experiment_id: ExperimentId, seq: int, *, name: str, epoch: str, limit: int
+) -> list[Metric]:
+    """Return the next metrics, in order; their cursors carry the stream's name and the epoch."""
     rows = await tx.execute(AFTER, {"experiment": experiment_id, "cursor": seq, "page": limit})
-    return [recorded(row) for row in rows.all()]
+    return [
+        Metric(
+            cursor=Cursor(name, epoch, row.seq),
+            origin=row.origin,
+            task=row.task,
+            name=row.name,
+            value=value_of(row),
+            round=row.round,
+            recorded_at=row.recorded_at,
+        )
+        for row in rows.all()
+    ]
 
 
-async def of_round(tx: Transaction, experiment_id: ExperimentId, round_number: int) -> list[Recorded]:
+async def of_round(tx: Transaction, experiment_id: ExperimentId, round_number: int) -> list[Measured]:
     """Return all metrics of a round, in order."""
     rows = await tx.execute(OF_ROUND, {"experiment": experiment_id, "number": round_number})
-    return [recorded(row) for row in rows.all()]
+    return [Measured(row.round, row.origin, row.task, row.name, value_of(row)) for row in rows.all()]
 
 
-def recorded(row: Row[Any]) -> Recorded:
-    """Read a row; NULL is NaN."""
-    value = float("nan") if row.value is None else row.value
-    return Recorded(row.round, row.origin, row.task, row.name, value, row.seq, row.recorded_at)
+def value_of(row: Row[Any]) -> float:
+    """Read a value; NULL is NaN."""
+    return float("nan") if row.value is None else float(row.value)

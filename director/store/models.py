@@ -50,14 +50,14 @@ async def get(tx: Transaction, experiment_id: ExperimentId, number: int) -> Stor
     """Return a model.
 
     Raises:
-        ModelNotFound: there is no such number, or it is kept no longer.
+        ModelNotFound: there is no such number, or it is no longer kept.
     """
     asked = {"experiment": experiment_id, "model": number}
     row = (await tx.execute(ONE, asked)).first() if 0 <= number < UNCOUNTABLE else None
     if row is None:
         raise ModelNotFound(f"the experiment has no model {number}")
     if row.payload_blob_id is None:
-        raise ModelNotFound(f"model {number} is kept no longer (dropped at {row.pruned_at:%Y-%m-%d %H:%M} UTC)")
+        raise ModelNotFound(f"model {number} is no longer kept (dropped at {row.pruned_at:%Y-%m-%d %H:%M} UTC)")
     blob = Blob(BlobId(row.payload_blob_id), row.size_bytes, row.chunk_bytes, row.digest)
     return StoredModel(number, row.digest, row.score, row.created_at, blob)
 

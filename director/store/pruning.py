@@ -1,6 +1,6 @@
-"""What is kept no longer: found by looking, without a lock, and dropped a few rows per transaction.
+"""What is no longer kept: found without a lock, and dropped a few rows per transaction.
 
-Rows that somebody holds are left for the next time, and rows that anything refers to are not touched.
+Locked rows are left for the next time, and rows that others refer to are not touched.
 """
 
 from collections.abc import Sequence
@@ -88,7 +88,7 @@ def delete_some(table: Table, owner: Column[int]) -> Executable:
 
 
 HISTORY = [
-    # The first event goes first: where it is missing, the history is known to be on its way out.
+    # The first event goes first: where it is missing, fsck knows that the history is being dropped.
     delete_some(events, events.c.stream),
     # Then those that refer to others before these.
     *(

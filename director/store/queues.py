@@ -1,27 +1,31 @@
 """The envoys' queues: each collaborator's row goes waiting → queued → assigned → working → done, failed or released."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import and_, bindparam, or_, select, update
+from sqlalchemy import Integer, Row, and_, bindparam, or_, select, update
 
-from director.domain.messages import Event, EventKind
+from director.domain.envoy import Engagement
+from director.domain.experiment import Collaborator, Failure
+from director.domain.history import EventKind, Occurrence
+from director.domain.names import LONGEST
 from director.domain.transitions import collaborator_sources
 from director.domain.types import AssignmentState, CollaboratorState, ExperimentId, ExperimentState
 from director.errors import NotFound, StaleAttempt
 from director.store import events
 from director.store.engine.database import Transaction
-from director.store.envoys import Engagement
+from director.store.engine.topics import Topic
 from director.store.tables import assignments, collaborators, experiments
 
 C = CollaboratorState
 K = collaborators.c
 MINE = K.experiment_id == bindparam("experiment")
 ITS_OWN = MINE, K.envoy == bindparam("of_envoy")
-# Rows for envoys that wait; those that ask anew are offered what they hold already, too.
+# Rows for envoys that wait. Envoys that begin to wait are also offered what they hold already.
 FOR_THEM = or_(
     and_(K.envoy.in_(bindparam("waiting", expanding=True)), K.state == C.QUEUED),
-    and_(K.envoy.in_(bindparam("anew", expanding=True)), K.state.in_((C.QUEUED, C.ASSIGNED, C.WORKING))),
+    and_(K.envoy.in_(bindparam("new", expanding=True)), K.state.in_((C.QUEUED, C.ASSIGNED, C.WORKING))),
 )
 ANYTHING = select(K.envoy).where(FOR_THEM).limit(1)
 RUNNING = experiments.c.state == ExperimentState.IN_PROGRESS
@@ -29,7 +33,7 @@ WANTED = select(experiments.c.id).where(
     experiments.c.id.in_(select(K.experiment_id).where(FOR_THEM).scalar_subquery()), RUNNING
 )
 LOCK_WANTED = (
-    select(experiments.c.id, experiments.c.name)
+    select(experiments.c.id, experiments.c.uid, experiments.c.name)
     .where(experiments.c.id.in_(select(K.experiment_id).where(FOR_THEM).scalar_subquery()), RUNNING)
     .order_by(experiments.c.id)
     .with_for_update(key_share=True, skip_locked=True)
@@ -46,7 +50,8 @@ ENQUEUE = (
     .values(state=C.QUEUED, queued_at=bindparam("instant"))
     .returning(K.envoy)
 )
-OF_EXPERIMENT = select(K.envoy, K.state, K.attempt, K.error).where(MINE)
+OF_EXPERIMENT = select(K.envoy, K.state, K.attempt, K.failed_task, K.error_type, K.error).where(MINE)
+PAGE = OF_EXPERIMENT.where(K.envoy > bindparam("cursor")).order_by(K.envoy).limit(bindparam("page", type_=Integer))
 ONE = OF_EXPERIMENT.where(K.envoy == bindparam("of_envoy"), K.attempt > 0)
 START_WORKING = (
     update(collaborators)
@@ -56,7 +61,13 @@ START_WORKING = (
 FAIL = (
     update(collaborators)
     .where(*ITS_OWN, K.state.in_(collaborator_sources(C.FAILED)))
-    .values(state=C.FAILED, ended_at=bindparam("instant"), error=bindparam("text"))
+    .values(
+        state=C.FAILED,
+        ended_at=bindparam("instant"),
+        failed_task=bindparam("task"),
+        error_type=bindparam("kind"),
+        error=bindparam("text"),
+    )
     .returning(K.envoy)
 )
 FAIL_ASSIGNMENT = (
@@ -80,19 +91,9 @@ RELEASE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Collaborator:
-    """An envoy's part in an experiment."""
-
-    envoy: str
-    state: CollaboratorState
-    attempt: int
-    error: str | None
-
-
 async def add(tx: Transaction, experiment_id: ExperimentId, envoys: Sequence[str]) -> list[Collaborator]:
     """Enter the collaborators of a new experiment, and return them."""
-    added = [Collaborator(envoy, C.WAITING, 0, None) for envoy in sorted(envoys)]
+    added = [Collaborator(envoy, C.WAITING, 0) for envoy in sorted(envoys)]
     rows = [
         {"experiment_id": experiment_id, "envoy": each.envoy, "state": each.state, "attempt": each.attempt}
         for each in added
@@ -102,39 +103,37 @@ async def add(tx: Transaction, experiment_id: ExperimentId, envoys: Sequence[str
 
 
 async def enqueue(tx: Transaction, experiment_id: ExperimentId) -> list[str]:
-    """Queue an experiment for all its envoys. The caller holds the admission duty and the experiment's row."""
+    """Queue an experiment for all its envoys. The caller holds the rows of the admission job and the experiment."""
     queued = await tx.execute(ENQUEUE, {"experiment": experiment_id, "instant": await tx.now()})
     envoys = sorted(row.envoy for row in queued)
-    tx.wake(*(("envoy", envoy) for envoy in envoys))
+    tx.wake(*(Topic.envoy(envoy) for envoy in envoys))
     return envoys
 
 
 async def anything_for(tx: Transaction, envoys: Iterable[str], *, again: Iterable[str]) -> bool:
     """Whether there may be something to hand out; looking costs no lock."""
-    return (await tx.execute(ANYTHING, {"waiting": sorted(envoys), "anew": sorted(again)})).first() is not None
+    return (await tx.execute(ANYTHING, {"waiting": sorted(envoys), "new": sorted(again)})).first() is not None
 
 
 async def hand_out(
     tx: Transaction, envoys: Iterable[str], *, again: Iterable[str] = ()
 ) -> tuple[dict[str, Engagement], bool]:
-    """Give the queued experiments to the envoys that wait for them, and to those that ask anew what they hold already.
+    """Give the queued experiments to the envoys that wait for them, and offer new waiters what they hold already.
 
     Returns what each is given, and whether there was more that somebody else held locked: ask again soon.
     """
-    wanted = {"waiting": sorted(envoys), "anew": sorted(again)}
-    names = {row.id: row.name for row in await tx.dated(LOCK_WANTED, wanted)}
+    wanted = {"waiting": sorted(envoys), "new": sorted(again)}
+    names = {row.id: (row.uid, row.name) for row in await tx.dated(LOCK_WANTED, wanted)}
     given: dict[str, Engagement] = {}
+    happened: defaultdict[int, list[Occurrence]] = defaultdict(list)
     if names:
         handed = await tx.execute(HAND_OUT, wanted | {"experiments": list(names), "instant": await tx.now()})
         for row in sorted(handed.all(), key=lambda row: (row.experiment_id, row.envoy)):
-            given[row.envoy] = Engagement(row.experiment_id, names[row.experiment_id], row.attempt)
-    for experiment_id in sorted({each.experiment_id for each in given.values()}):
-        happened = [
-            Event(EventKind.EXPERIMENT_GIVEN, envoy, details={"attempt": each.attempt})
-            for envoy, each in given.items()
-            if each.experiment_id == experiment_id
-        ]
-        await events.append(tx, ExperimentId(experiment_id), *happened)
+            given[row.envoy] = Engagement(*names[row.experiment_id], row.attempt)
+            details = {"attempt": row.attempt}
+            happened[row.experiment_id].append(Occurrence(EventKind.EXPERIMENT_GIVEN, row.envoy, details=details))
+    for experiment_id in sorted(happened):
+        await events.append(tx, ExperimentId(experiment_id), *happened[experiment_id])
     # On SQLite nobody else holds anything.
     waiting = set(wanted["waiting"]).difference(given)
     return given, tx.postgresql and bool(waiting) and await left_over(tx, wanted, names)
@@ -148,9 +147,23 @@ async def left_over(tx: Transaction, wanted: Mapping[str, Sequence[str]], taken:
 async def of_experiment(tx: Transaction, experiment_id: ExperimentId) -> list[Collaborator]:
     """Return an experiment's collaborators, by name."""
     rows = await tx.execute(OF_EXPERIMENT, {"experiment": experiment_id})
-    # Sorted here: an engine may have another opinion about the order of names.
+    # Sorted here: the order of names differs between engines and collations.
     found = sorted(rows.all(), key=lambda row: str(row.envoy))
-    return [Collaborator(row.envoy, row.state, row.attempt, row.error) for row in found]
+    return [collaborator(row) for row in found]
+
+
+def collaborator(row: Row[Any]) -> Collaborator:
+    """Read a row."""
+    failure = None
+    if row.error is not None:
+        failure = Failure(row.error, task=row.failed_task or "", error_type=row.error_type or "")
+    return Collaborator(row.envoy, row.state, row.attempt, failure)
+
+
+async def page(tx: Transaction, experiment_id: ExperimentId, *, after: str, limit: int) -> list[Collaborator]:
+    """Return the next collaborators of an experiment, in the engine's own order of names."""
+    rows = await tx.execute(PAGE, {"experiment": experiment_id, "cursor": after, "page": limit})
+    return [collaborator(row) for row in rows]
 
 
 async def get(tx: Transaction, experiment_id: ExperimentId, envoy: str, *, attempt: int | None = None) -> Collaborator:
@@ -162,12 +175,12 @@ async def get(tx: Transaction, experiment_id: ExperimentId, envoy: str, *, attem
     """
     row = (await tx.execute(ONE, {"experiment": experiment_id, "of_envoy": envoy})).first()
     if row is None:
-        raise NotFound(f"envoy {envoy!r} does not take part in experiment {experiment_id}")
+        raise NotFound(f"envoy {envoy!r} does not take part in this experiment")
     if attempt is not None and attempt != row.attempt:
         raise StaleAttempt(
             f"attempt {attempt} of envoy {envoy!r} is over: it was handed the experiment again (attempt {row.attempt})"
         )
-    return Collaborator(row.envoy, row.state, row.attempt, row.error)
+    return collaborator(row)
 
 
 async def start_working(tx: Transaction, experiment_id: ExperimentId, envoy: str) -> None:
@@ -176,13 +189,14 @@ async def start_working(tx: Transaction, experiment_id: ExperimentId, envoy: str
     await tx.execute(START_WORKING, which | {"instant": await tx.now()})
 
 
-async def fail(tx: Transaction, experiment_id: ExperimentId, envoy: str, error: str) -> bool:
+async def fail(tx: Transaction, experiment_id: ExperimentId, envoy: str, failure: Failure) -> bool:
     """Note that an envoy failed, and free it for others; False if its part had ended. The caller holds the row."""
     which = {"experiment": experiment_id, "of_envoy": envoy}
-    failed = await tx.execute(FAIL, which | {"instant": await tx.now(), "text": error})
+    why = {"task": failure.task[:LONGEST], "kind": failure.error_type[:LONGEST], "text": failure.message}
+    failed = await tx.execute(FAIL, which | why | {"instant": await tx.now()})
     if failed.first() is None:
         return False
-    tx.wake(("admission", 0), ("experiment", experiment_id), ("envoy", envoy))
+    tx.wake(Topic.admission(), Topic.experiment(experiment_id), Topic.envoy(envoy))
     return True
 
 
@@ -193,9 +207,9 @@ async def fail_assignment(tx: Transaction, experiment_id: ExperimentId, envoy: s
 
 
 async def end_all(tx: Transaction, experiment_id: ExperimentId, *, finished: bool) -> None:
-    """Let all envoys go: done if the experiment finished with them, else released. The caller holds the row."""
+    """Release all envoys: done if the experiment finished with them, else released. The caller holds the row."""
     which = {"experiment": experiment_id, "instant": await tx.now()}
     if finished:
         await tx.execute(FINISH, which)
     await tx.execute(RELEASE, which)
-    tx.wake(("admission", 0), ("experiment", experiment_id))
+    tx.wake(Topic.admission(), Topic.experiment(experiment_id))

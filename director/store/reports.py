@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Executable, select, text
 
+from director.domain.names import is_uid
 from director.errors import InvalidArgument
 from director.store.engine.database import Transaction
 
@@ -24,15 +25,15 @@ ENVOY_REPORTS = frozenset({"envoy_uptime"})
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReportRows:
     """Rows of a view, with the names of its columns."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
 
-async def read(tx: Transaction, name: str, *, experiment: str | None, limit: int) -> Report:
-    """Read a report; of one experiment, if one is named.
+async def read(tx: Transaction, name: str, *, experiment: str | None, limit: int) -> ReportRows:
+    """Read a report; of one experiment, if its name or its uid is given.
 
     Raises:
         InvalidArgument: there is no such report, or it is not about experiments.
@@ -43,20 +44,21 @@ async def read(tx: Transaction, name: str, *, experiment: str | None, limit: int
     if experiment is not None:
         if name in ENVOY_REPORTS:
             raise InvalidArgument(f"the report {name!r} is not about experiments")
-        query = query.where(text("experiment = :experiment")).params(experiment=experiment)
+        column, wanted = ("experiment_uid", experiment.lower()) if is_uid(experiment) else ("experiment", experiment)
+        query = query.where(text(f"{column} = :wanted")).params(wanted=wanted)
     return await run(tx, query)
 
 
-async def query(tx: Transaction, sql: str) -> Report:
+async def query(tx: Transaction, sql: str) -> ReportRows:
     """Run a query as it is."""
     return await run(tx, text(sql))
 
 
-async def run(tx: Transaction, statement: Executable) -> Report:
+async def run(tx: Transaction, statement: Executable) -> ReportRows:
     """Run a statement that returns rows."""
     found = await tx.execute(statement)
     columns = list(found.keys())
-    return Report(columns, [list(map(typed, columns, row)) for row in found.all()])
+    return ReportRows(columns, [list(map(typed, columns, row)) for row in found.all()])
 
 
 def typed(column: str, value: Any) -> Any:

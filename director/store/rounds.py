@@ -12,6 +12,7 @@ from director.domain.steps import Open, OpenRound
 from director.domain.types import AssignmentState, BlobId, ExperimentId, RoundKind, RoundState
 from director.store import clock, stash
 from director.store.engine.database import Transaction
+from director.store.engine.topics import Topic
 from director.store.tables import assignments, contributions, rounds
 
 R = rounds.c
@@ -128,7 +129,7 @@ async def open_(tx: Transaction, experiment_id: ExperimentId, step: Open, plan: 
         for envoy in step.envoys
     ]
     await tx.add(assignments, *asked)
-    tx.wake(("experiment", experiment_id))
+    tx.wake(Topic.experiment(experiment_id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Row, and_, bindparam, func, select, update
 
-from director.domain.envoys import Liveness, limit_seconds
-from director.domain.messages import Event, EventKind
+from director.domain.history import EventKind, Occurrence
+from director.domain.liveness import Liveness, limit_seconds
 from director.store import clock, events
 from director.store.engine.database import Transaction
 from director.store.tables import envoy_sessions, heartbeats
@@ -19,6 +19,9 @@ from director.store.tables import envoy_sessions, heartbeats
 FRESHNESS = timedelta(minutes=1)
 """How far the stored end of an open session may lag behind."""
 
+OPEN = select(envoy_sessions.c.id, envoy_sessions.c.online_at).where(
+    envoy_sessions.c.envoy == bindparam("name"), envoy_sessions.c.offline_at.is_(None)
+)
 ENDED = (
     select(envoy_sessions.c.envoy, func.max(envoy_sessions.c.offline_at).label("at"))
     .where(envoy_sessions.c.envoy.in_(bindparam("names", expanding=True)))
@@ -34,8 +37,21 @@ async def open_one(tx: Transaction, envoy: str) -> bool:
     return (await tx.execute(opened)).first() is not None
 
 
+async def close_one(tx: Transaction, envoy: str) -> None:
+    """Close the open session of an envoy that leaves."""
+    now = await tx.now()
+    for row in (await tx.execute(OPEN, {"name": envoy})).all():
+        at = max(now, row.online_at)
+        length = (at - row.online_at).total_seconds()
+        await tx.execute(
+            update(envoy_sessions)
+            .where(envoy_sessions.c.id == row.id)
+            .values(last_seen_at=at, offline_at=at, online_seconds=length)
+        )
+
+
 async def let_follow(tx: Transaction, rows: Sequence[dict[str, Any]]) -> None:
-    """Let no session begin before its envoy's last one has ended, even if a clock went back in between."""
+    """Move the begin of sessions behind the end of their envoys' last one, in case a clock went back."""
     ended = await tx.execute(ENDED, {"names": [row["envoy"] for row in rows]})
     last = {row.envoy: row.at for row in ended}
     for row in rows:
@@ -56,19 +72,19 @@ def month_start(instant: datetime) -> datetime:
 
 @dataclass(slots=True)
 class Changes:
-    """What one look at all envoys found to do."""
+    """What one comparison of all envoys found to write."""
 
     closed: list[dict[str, Any]]
     opened: list[dict[str, Any]]
     touched: list[dict[str, Any]]
-    events: list[Event]
+    events: list[Occurrence]
     returned: bool = False
 
 
 async def reconcile(tx: Transaction, *, lease: timedelta) -> bool:
     """Close the sessions of envoys that went silent and open those of envoys that are back; whether any came back.
 
-    The caller holds the duty.
+    The caller holds the row of the job.
     """
     now, time = await tx.now(), await clock.now(tx)
     open_ = and_(envoy_sessions.c.envoy == heartbeats.c.envoy, envoy_sessions.c.offline_at.is_(None))
@@ -77,6 +93,7 @@ async def reconcile(tx: Transaction, *, lease: timedelta) -> bool:
         heartbeats.c.seen_at,
         heartbeats.c.seen_service,
         heartbeats.c.period_seconds,
+        heartbeats.c.left_at,
         envoy_sessions.c.id,
         envoy_sessions.c.month,
         envoy_sessions.c.online_at,
@@ -85,7 +102,8 @@ async def reconcile(tx: Transaction, *, lease: timedelta) -> bool:
     changes = Changes([], [], [], [])
     for row in (await tx.execute(found.order_by(heartbeats.c.envoy))).all():
         limit = limit_seconds(row.period_seconds, lease.total_seconds())
-        compare(row, online=Liveness(row.seen_service, limit).online(time), now=now, changes=changes)
+        online = Liveness(row.seen_service, limit, row.left_at is not None).online(time)
+        compare(row, online=online, now=now, changes=changes)
     if changes.opened:
         await let_follow(tx, changes.opened)
     await store(tx, changes)
@@ -97,11 +115,13 @@ def compare(row: Row[Any], *, online: bool, now: datetime, changes: Changes) -> 
     if row.id is None:
         if online:
             changes.opened.append(begun(row.envoy, row.seen_at))
-            changes.events.append(Event(EventKind.ENVOY_ONLINE, row.envoy))
+            changes.events.append(Occurrence(EventKind.ENVOY_ONLINE, row.envoy))
             changes.returned = True
     elif not online:
         changes.closed.append(ended(row, max(row.seen_at, row.online_at)))
-        changes.events.append(Event(EventKind.ENVOY_OFFLINE, row.envoy, details={"seen_at": row.seen_at.isoformat()}))
+        changes.events.append(
+            Occurrence(EventKind.ENVOY_OFFLINE, row.envoy, details={"seen_at": row.seen_at.isoformat()})
+        )
     elif row.month != month_of(now):
         turn = max(month_start(now), row.online_at)
         changes.closed.append(ended(row, turn))
@@ -133,9 +153,11 @@ def ended(row: Row[Any], at: datetime) -> dict[str, Any]:
 
 
 async def store(tx: Transaction, changes: Changes) -> None:
-    """Write what was noted, many rows at once."""
+    """Write what was noted, many rows at once; a session that its envoy has ended meanwhile stays as it is."""
     reach: dict[str, Any] = {"last_seen_at": bindparam("seen"), "online_seconds": bindparam("seconds")}
-    session = update(envoy_sessions).where(envoy_sessions.c.id == bindparam("session"))
+    session = update(envoy_sessions).where(
+        envoy_sessions.c.id == bindparam("session"), envoy_sessions.c.offline_at.is_(None)
+    )
     if changes.closed:
         await tx.execute(session.values(**reach, offline_at=bindparam("offline")), changes.closed)
     if changes.opened:

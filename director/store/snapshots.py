@@ -5,12 +5,12 @@ from datetime import timedelta
 
 from sqlalchemy import bindparam, select
 
-from director.domain.envoys import Liveness
+from director.domain.liveness import Liveness
 from director.domain.steps import Member, Snapshot
 from director.domain.types import AssignmentState, ExperimentId
 from director.store import clock, envoys, experiments, queues, rounds
 from director.store.engine.database import Transaction
-from director.store.experiments import Experiment
+from director.store.experiment_rows import ExperimentRow
 from director.store.tables import assignments, contributions
 
 ASKED = select(assignments.c.envoy, assignments.c.state, assignments.c.tasks).where(
@@ -22,7 +22,7 @@ DONE = select(contributions.c.envoy).where(
 NEVER_SEEN = Liveness(float("-inf"), 0.0)
 
 
-async def read(tx: Transaction, experiment: Experiment, *, lease: timedelta) -> Snapshot:
+async def read(tx: Transaction, experiment: ExperimentRow, *, lease: timedelta) -> Snapshot:
     """Read what the next step of an experiment is chosen from."""
     time = (await clock.read(tx)).time
     current = await rounds.current(tx, experiment.id)
@@ -41,7 +41,7 @@ async def read(tx: Transaction, experiment: Experiment, *, lease: timedelta) -> 
                 absence=seen.get(each.envoy, NEVER_SEEN).absence(time),
                 assignment=asked[each.envoy][0] if each.envoy in asked else None,
                 complete=each.envoy in asked and done[each.envoy] >= len(asked[each.envoy][1]),
-                error=each.error,
+                failure=each.failure,
             )
             for each in collaborators
         ],
@@ -61,7 +61,7 @@ async def progress(
     return asked, done
 
 
-async def fresh(tx: Transaction, experiment_id: ExperimentId, *, lease: timedelta) -> tuple[Experiment, Snapshot]:
+async def fresh(tx: Transaction, experiment_id: ExperimentId, *, lease: timedelta) -> tuple[ExperimentRow, Snapshot]:
     """Read an experiment and its snapshot."""
     experiment = await experiments.get(tx, experiment_id)
     return experiment, await read(tx, experiment, lease=lease)

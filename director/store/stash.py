@@ -1,8 +1,7 @@
 """The stash: bytes in chunks, received one by one, sealed once their digest is right, then taken by one owner row.
 
-Until it is taken a blob has one purpose, which nobody else has, and an instant past which it is swept. Chunks are
-inserted or there already, never changed, so that two uploads of the same thing at once are harmless, whichever
-replicas they meet.
+Until it is taken, a blob has an upload key that no other blob has, and an instant after which it is swept. A chunk is
+inserted once and never changed. So two uploads of the same bytes at once are harmless, also on two replicas.
 """
 
 from collections.abc import Mapping
@@ -13,14 +12,14 @@ from typing import Any
 from sqlalchemy import Row, bindparam, delete, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
 
-from director.domain.messages import Content
+from director.domain.content import Content
 from director.domain.types import BlobId, BlobState
 from director.errors import NotFound, Unavailable
 from director.store.engine.database import Transaction
 from director.store.tables import blob_chunks, blobs
 
 UNCLAIMED = timedelta(hours=24)
-"""How long an upload that nobody goes on with is kept."""
+"""How long an upload is kept after its last call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ def chunk_count(size_bytes: int, chunk_bytes: int) -> int:
 
 # As the partial index says it; with a bound parameter in place of the literal it would not be used.
 UNTAKEN = blobs.c.state != literal_column(f"'{BlobState.TAKEN}'")
-OF_UPLOAD_KEY = select(blobs).where(blobs.c.purpose == bindparam("wanted"), UNTAKEN)
+OF_UPLOAD_KEY = select(blobs).where(blobs.c.upload_key == bindparam("wanted"), UNTAKEN)
 LOCK_UPLOAD_KEY = OF_UPLOAD_KEY.with_for_update()
 COMPLETE = OF_UPLOAD_KEY.where(blobs.c.state == BlobState.COMPLETE)
 TAKEABLE = (
@@ -77,16 +76,20 @@ CHUNK_NUMBERS = (
 )
 EXTEND = update(blobs).where(blobs.c.id == bindparam("blob")).values(expires_at=bindparam("until"))
 GIVE_UP = (
-    update(blobs).where(blobs.c.id == bindparam("blob"), UNTAKEN).values(purpose=None, expires_at=bindparam("instant"))
+    update(blobs)
+    .where(blobs.c.id == bindparam("blob"), UNTAKEN)
+    .values(upload_key=None, expires_at=bindparam("instant"))
 )
 DISCARD = (
     update(blobs)
-    .where(blobs.c.purpose == bindparam("wanted"), UNTAKEN)
-    .values(purpose=None, expires_at=bindparam("instant"))
+    .where(blobs.c.upload_key == bindparam("wanted"), UNTAKEN)
+    .values(upload_key=None, expires_at=bindparam("instant"))
 )
 # The lock waits for chunks of other streams on their way, which hold the blob by their foreign key.
 SEALABLE = (
-    select(blobs.c.id).where(blobs.c.id == bindparam("blob"), UNTAKEN, blobs.c.purpose.is_not(None)).with_for_update()
+    select(blobs.c.id)
+    .where(blobs.c.id == bindparam("blob"), UNTAKEN, blobs.c.upload_key.is_not(None))
+    .with_for_update()
 )
 SEAL = (
     update(blobs)
@@ -103,7 +106,7 @@ TAKE = (
 DROP = (
     update(blobs)
     .where(blobs.c.id.in_(bindparam("blobs", expanding=True)), blobs.c.state == BlobState.TAKEN)
-    .values(state=BlobState.COMPLETE, purpose=None, expires_at=bindparam("instant"))
+    .values(state=BlobState.COMPLETE, upload_key=None, expires_at=bindparam("instant"))
 )
 EXPIRED = (
     select(blobs.c.id)
@@ -114,16 +117,16 @@ EXPIRED = (
 )
 
 
-async def begin(tx: Transaction, purpose: str, content: Content, *, chunk_bytes: int) -> Upload:
-    """Begin an upload, or go on with the one of this purpose; one with other content is given up for it.
+async def begin(tx: Transaction, upload_key: str, content: Content, *, chunk_bytes: int) -> Upload:
+    """Begin an upload, or go on with the one of this key; one with other content is given up for it.
 
     Raises:
-        Unavailable: the same upload began or ended elsewhere in this very moment.
+        Unavailable: the same upload began or ended elsewhere at this moment.
     """
-    row = await beginning(tx, purpose, content.size_bytes, chunk_bytes=chunk_bytes, digest=content.digest)
+    row = await beginning(tx, upload_key, content.size_bytes, chunk_bytes=chunk_bytes, digest=content.digest)
     added = await tx.add_if_absent(blobs, row, "id")
     if added is None:
-        held = await lock_upload_key(tx, purpose)
+        held = await lock_upload_key(tx, upload_key)
         if (held.digest, held.size_bytes) == (content.digest, content.size_bytes):
             return await go_on(tx, held)
         await give_up(tx, BlobId(held.id))
@@ -131,27 +134,27 @@ async def begin(tx: Transaction, purpose: str, content: Content, *, chunk_bytes:
     return Upload(BlobId(added.id), content.size_bytes, chunk_bytes, 0 if content.size_bytes else None)
 
 
-async def begin_new(tx: Transaction, purpose: str, size_bytes: int, *, chunk_bytes: int) -> Upload:
-    """Begin a blob whose digest is known only at its end; whatever had this purpose is given up.
+async def begin_new(tx: Transaction, upload_key: str, size_bytes: int, *, chunk_bytes: int) -> Upload:
+    """Begin a blob whose digest is known only at its end; the previous blob of this key is given up.
 
     Raises:
         Unavailable: as for `begin`.
     """
-    row = await beginning(tx, purpose, size_bytes, chunk_bytes=chunk_bytes, digest=None)
+    row = await beginning(tx, upload_key, size_bytes, chunk_bytes=chunk_bytes, digest=None)
     added = await tx.add_if_absent(blobs, row, "id")
     if added is None:
-        await give_up(tx, BlobId((await lock_upload_key(tx, purpose)).id))
+        await give_up(tx, BlobId((await lock_upload_key(tx, upload_key)).id))
         added = await add(tx, row)
     return Upload(BlobId(added.id), size_bytes, chunk_bytes, 0)
 
 
 async def beginning(
-    tx: Transaction, purpose: str, size_bytes: int, *, chunk_bytes: int, digest: str | None
+    tx: Transaction, upload_key: str, size_bytes: int, *, chunk_bytes: int, digest: str | None
 ) -> dict[str, Any]:
     """Return the row of a blob that receives its chunks from now on."""
     now = await tx.now()
     return {
-        "purpose": purpose,
+        "upload_key": upload_key,
         "digest": digest,
         "size_bytes": size_bytes,
         "chunk_bytes": chunk_bytes,
@@ -162,30 +165,30 @@ async def beginning(
 
 
 async def go_on(tx: Transaction, held: Row[Any]) -> Upload:
-    """Go on with an upload, and let its time begin anew."""
+    """Go on with an upload, and extend its expiry."""
     await tx.execute(EXTEND, {"blob": held.id, "until": await tx.now() + UNCLAIMED})
     complete = held.state is BlobState.COMPLETE
     missing = None if complete else await first_missing(tx, held.id, chunk_count(held.size_bytes, held.chunk_bytes))
     return Upload(BlobId(held.id), held.size_bytes, held.chunk_bytes, missing)
 
 
-async def lock_upload_key(tx: Transaction, purpose: str) -> Row[Any]:
-    """Lock the blob that has a purpose.
+async def lock_upload_key(tx: Transaction, upload_key: str) -> Row[Any]:
+    """Lock the blob that holds an upload key.
 
     Raises:
-        Unavailable: it has lost it in this very moment.
+        Unavailable: it has just lost the key.
     """
-    held = (await tx.execute(LOCK_UPLOAD_KEY, {"wanted": purpose})).first()
+    held = (await tx.execute(LOCK_UPLOAD_KEY, {"wanted": upload_key})).first()
     if held is None:
         raise Unavailable("the same upload ended elsewhere at this moment; repeat the call")
     return held
 
 
 async def add(tx: Transaction, row: Mapping[str, Any]) -> Row[Any]:
-    """Insert a blob whose purpose was given up for it.
+    """Insert a blob after its key's previous holder was given up.
 
     Raises:
-        Unavailable: the same upload began elsewhere in this very moment.
+        Unavailable: the same upload began elsewhere at this moment.
     """
     added = await tx.add_if_absent(blobs, row, "id")
     if added is None:
@@ -194,13 +197,13 @@ async def add(tx: Transaction, row: Mapping[str, Any]) -> Row[Any]:
 
 
 async def give_up(tx: Transaction, blob_id: BlobId) -> None:
-    """Let a blob lose its purpose and expire at once."""
+    """Take the upload key from a blob, and let it expire at once."""
     await tx.execute(GIVE_UP, {"blob": blob_id, "instant": await tx.now()})
 
 
-async def discard(tx: Transaction, purpose: str) -> None:
-    """Give up whatever was uploaded for a purpose."""
-    await tx.execute(DISCARD, {"wanted": purpose, "instant": await tx.now()})
+async def discard(tx: Transaction, upload_key: str) -> None:
+    """Give up the blob that holds an upload key."""
+    await tx.execute(DISCARD, {"wanted": upload_key, "instant": await tx.now()})
 
 
 async def first_missing(tx: Transaction, blob_id: BlobId, count: int) -> int | None:
@@ -238,26 +241,26 @@ async def seal(tx: Transaction, blob_id: BlobId, digest: str) -> Blob:
     return blob_of(row)
 
 
-async def take(tx: Transaction, purpose: str, content: Content) -> Blob:
+async def take(tx: Transaction, upload_key: str, content: Content) -> Blob:
     """Give a complete blob to the row that the caller inserts in this transaction.
 
     Raises:
         Unavailable: it is not there, or somebody is at it: send it again.
     """
-    wanted = {"wanted": purpose, "content_digest": content.digest, "content_bytes": content.size_bytes}
+    wanted = {"wanted": upload_key, "content_digest": content.digest, "content_bytes": content.size_bytes}
     row = (await tx.execute(TAKE, wanted)).first()
     if row is None:
         raise Unavailable("the upload is not complete; send it again")
     return blob_of(row)
 
 
-async def find(tx: Transaction, purpose: str) -> Blob:
-    """Return the complete blob of a purpose.
+async def find(tx: Transaction, upload_key: str) -> Blob:
+    """Return the complete blob of an upload key.
 
     Raises:
         Unavailable: it is not there: send it again.
     """
-    row = (await tx.execute(COMPLETE, {"wanted": purpose})).first()
+    row = (await tx.execute(COMPLETE, {"wanted": upload_key})).first()
     if row is None:
         raise Unavailable("the upload is not complete; send it again")
     return blob_of(row)

@@ -31,7 +31,7 @@ from director.domain.types import (
     RoundKind,
     RoundState,
 )
-from director.store.engine.columns import Bytes, Digest, Document, Instant, Key, Name, Real, State
+from director.store.engine.columns import Bytes, Digest, Document, Instant, Key, Name, Real, State, StoredPlan
 
 metadata = MetaData(
     naming_convention={
@@ -89,8 +89,8 @@ service_clocks = Table(
     Column("tick_seconds", Double, nullable=False),
 )
 
-duties = Table(
-    "duties",
+periodic_jobs = Table(
+    "periodic_jobs",
     metadata,
     Column("name", String(32), primary_key=True),
 )
@@ -118,6 +118,9 @@ shards = Table(
     Column("registered_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
     Column("retired_at", Instant),
+    Column("sdk_version", Name),
+    Column("python_version", Name),
+    partial("ix_shards_retired", "envoy", where="retired_at IS NOT NULL"),
 )
 
 heartbeats = Table(
@@ -127,8 +130,10 @@ heartbeats = Table(
     Column("seen_at", Instant, nullable=False),
     Column("seen_service", Double, nullable=False),
     Column("period_seconds", Double, nullable=False),
-    Column("is_experiment_running", Boolean, nullable=False),
+    Column("experiment_running", Boolean, nullable=False),
     Column("devices", Document, nullable=False),
+    Column("session_id", String(32)),
+    Column("left_at", Instant),
 )
 
 envoy_sessions = Table(
@@ -149,7 +154,7 @@ blobs = Table(
     "blobs",
     metadata,
     Column("id", Key, Identity(), primary_key=True),
-    Column("purpose", Text),
+    Column("upload_key", Text),
     Column("digest", Digest),
     Column("size_bytes", BigInteger, nullable=False),
     CheckConstraint("size_bytes >= 0", name="size_bytes"),
@@ -161,7 +166,7 @@ blobs = Table(
     one_of("state", BlobState),
     CheckConstraint("(state = 'taken') = (expires_at IS NULL)", name="expires"),
     CheckConstraint("state = 'receiving' OR digest IS NOT NULL", name="digest"),
-    partial("uq_blobs_purpose", "purpose", where="purpose IS NOT NULL AND state <> 'taken'", unique=True),
+    partial("uq_blobs_upload_key", "upload_key", where="upload_key IS NOT NULL AND state <> 'taken'", unique=True),
     partial("ix_blobs_expires_at", "expires_at", where="expires_at IS NOT NULL"),
     # An id is never used again: a stream that goes on after its blob was swept must not write into another one.
     sqlite_autoincrement=True,
@@ -180,15 +185,18 @@ experiments = Table(
     "experiments",
     metadata,
     Column("id", Key, Identity(), primary_key=True),
+    Column("uid", String(32), nullable=False),
     Column("name", Name, nullable=False),
     Column("submission_id", String(320), nullable=False),
     Column("owner", Name, nullable=False),
     Column("state", State(ExperimentState), nullable=False),
     Column("reason", Text),
-    Column("plan", Document, nullable=False),
+    Column("plan", StoredPlan, nullable=False),
     Column("rule", String(64), nullable=False),
     Column("rule_version", Integer, nullable=False),
-    Column("manifest", Document, nullable=False),
+    Column("plan_version", Integer, nullable=False),
+    Column("manifest", Text, nullable=False),
+    Column("manifest_digest", Digest, nullable=False),
     Column("archive_digest", Digest, nullable=False),
     Column("archive_blob_id", Key, ForeignKey("blobs.id", ondelete="RESTRICT")),
     Column("seed", BigInteger, nullable=False),
@@ -221,6 +229,7 @@ experiments = Table(
     CheckConstraint("(finished_at IS NULL) = (state IN ('pending', 'in_progress'))", name="finished"),
     CheckConstraint("removed_at IS NULL OR finished_at IS NOT NULL", name="removed"),
     CheckConstraint("state <> 'in_progress' OR started_at IS NOT NULL", name="started"),
+    UniqueConstraint("uid"),
     UniqueConstraint("submission_id"),
     sole_owner("experiments", "archive_blob_id"),
     partial("uq_experiments_name", "name", where="removed_at IS NULL", unique=True),
@@ -258,6 +267,8 @@ collaborators = Table(
     Column("assigned_at", Instant),
     Column("working_at", Instant),
     Column("ended_at", Instant),
+    Column("failed_task", Name),
+    Column("error_type", Name),
     Column("error", Text),
     one_of("state", CollaboratorState),
     CheckConstraint("(ended_at IS NOT NULL) = (state IN ('done', 'failed', 'released'))", name="ended"),

@@ -22,27 +22,30 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64irector/v1/common.proto\x12\x0b\x64irector.v1\"8\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"4\n\x08Manifest\x12(\n\x07tensors\x18\x01 \x03(\x0b\x32\x17.director.v1.TensorInfo\".\n\x08\x42lobInfo\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"4\n\x05\x43hunk\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"8\n\x0cUploadWanted\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\x03\x12\x13\n\x0b\x63hunk_bytes\x18\x02 \x01(\x03\"j\n\x0c\x44ownloadPart\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.director.v1.DownloadHeaderH\x00\x12#\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.director.v1.ChunkH\x00\x42\x06\n\x04part\"\x89\x01\n\x0e\x44ownloadHeader\x12#\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x15.director.v1.BlobInfo\x12\x13\n\x0b\x63hunk_bytes\x18\x02 \x01(\x03\x12\'\n\x08manifest\x18\x03 \x01(\x0b\x32\x15.director.v1.Manifest\x12\x14\n\x0cmodel_number\x18\x04 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64irector/v1/common.proto\x12\x0b\x64irector.v1\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\x08\x42lobInfo\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"$\n\x05\x43hunk\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"8\n\x0cUploadWanted\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\x03\x12\x13\n\x0b\x63hunk_bytes\x18\x02 \x01(\x03\"\x98\x01\n\x0c\x44ownloadPart\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.director.v1.DownloadHeaderH\x00\x12,\n\x0emanifest_chunk\x18\x02 \x01(\x0b\x32\x12.director.v1.ChunkH\x00\x12#\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x12.director.v1.ChunkH\x00\x42\x06\n\x04part\"\x89\x01\n\x0e\x44ownloadHeader\x12#\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x15.director.v1.BlobInfo\x12\x13\n\x0b\x63hunk_bytes\x18\x02 \x01(\x03\x12\'\n\x08manifest\x18\x03 \x01(\x0b\x32\x15.director.v1.BlobInfo\x12\x14\n\x0cmodel_number\x18\x04 \x01(\x03\"4\n\x06\x43ursor\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x03\"\x9f\x01\n\x05\x45vent\x12#\n\x06\x63ursor\x18\x01 \x01(\x0b\x32\x13.director.v1.Cursor\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x14\n\x0c\x64\x65tails_json\x18\x06 \x01(\t\"<\n\x07\x46\x61ilure\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x12\n\nerror_type\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'director.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TENSORINFO']._serialized_start=41
-  _globals['_TENSORINFO']._serialized_end=97
-  _globals['_MANIFEST']._serialized_start=99
-  _globals['_MANIFEST']._serialized_end=151
-  _globals['_BLOBINFO']._serialized_start=153
-  _globals['_BLOBINFO']._serialized_end=199
-  _globals['_CHUNK']._serialized_start=201
-  _globals['_CHUNK']._serialized_end=253
-  _globals['_UPLOADWANTED']._serialized_start=255
-  _globals['_UPLOADWANTED']._serialized_end=311
-  _globals['_DOWNLOADPART']._serialized_start=313
-  _globals['_DOWNLOADPART']._serialized_end=419
-  _globals['_DOWNLOADHEADER']._serialized_start=422
-  _globals['_DOWNLOADHEADER']._serialized_end=559
+  _globals['_BLOBINFO']._serialized_start=74
+  _globals['_BLOBINFO']._serialized_end=120
+  _globals['_CHUNK']._serialized_start=122
+  _globals['_CHUNK']._serialized_end=158
+  _globals['_UPLOADWANTED']._serialized_start=160
+  _globals['_UPLOADWANTED']._serialized_end=216
+  _globals['_DOWNLOADPART']._serialized_start=219
+  _globals['_DOWNLOADPART']._serialized_end=371
+  _globals['_DOWNLOADHEADER']._serialized_start=374
+  _globals['_DOWNLOADHEADER']._serialized_end=511
+  _globals['_CURSOR']._serialized_start=513
+  _globals['_CURSOR']._serialized_end=565
+  _globals['_EVENT']._serialized_start=568
+  _globals['_EVENT']._serialized_end=727
+  _globals['_FAILURE']._serialized_start=729
+  _globals['_FAILURE']._serialized_end=789
 # @@protoc_insertion_point(module_scope)

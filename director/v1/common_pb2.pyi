@@ -3,18 +3,22 @@
 isort:skip_file
 Messages that more than one service of the director uses.
 
-Errors, for every RPC: a status code, a sentence for people, and a google.rpc.ErrorInfo in the status details whose
-`reason` names the error's class (for example "RoundClosed") and whose `domain` is "director".
+Errors, for every RPC: a status code, a sentence for people, and in the status details a google.rpc.ErrorInfo whose
+`reason` names the error's class (for example "RoundClosed") and whose `domain` is "director". An error that means
+"later" also carries a google.rpc.RetryInfo: wait that long, then repeat the same call.
 Codes that any RPC may return are not repeated below:
   UNAUTHENTICATED      the caller presented no certificate, or without TLS no `client_id` header
-  UNAVAILABLE          the database is away, or the director is shutting down: repeat the same call
+  UNAVAILABLE          the database is away, or the director is shutting down; with RetryInfo
+  RESOURCE_EXHAUSTED   with RetryInfo (Overloaded, DiskFull): repeat the call after the delay;
+                       without it (TooLarge): send less
   INTERNAL             a defect of the director; its log has the traceback
+
+No message is larger than 4 MiB + 64 KiB, in either direction. A page of a list ends early at 1 MiB.
 """
 
-from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from google.protobuf.internal import containers as _containers
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -25,64 +29,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-@_typing.final
-class TensorInfo(_message.Message):
-    """One tensor of a model."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    DTYPE_FIELD_NUMBER: _builtins.int
-    SHAPE_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """Unique within the model; 1 to 512 characters."""
-    dtype: _builtins.str
-    """Element type, in the names of safetensors: F64, F32, F16, BF16, F8_E5M2,
-    F8_E4M3, I64, I32, I16, I8, U64, U32, U16, U8, BOOL.
-    """
-    @_builtins.property
-    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Lengths of the axes, outermost first; empty for a scalar."""
-
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        dtype: _builtins.str = ...,
-        shape: _abc.Iterable[_builtins.int] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "name", b"name", "shape", b"shape"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TensorInfo: _TypeAlias = TensorInfo  # noqa: Y015
-
-@_typing.final
-class Manifest(_message.Message):
-    """What a payload of tensors holds. The payload is their bytes, little endian, C order, without padding, in the order of
-    this list: wider element types first, then by name.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TENSORS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def tensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorInfo]: ...
-    def __init__(
-        self,
-        *,
-        tensors: _abc.Iterable[Global___TensorInfo] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tensors", b"tensors"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Manifest: _TypeAlias = Manifest  # noqa: Y015
 
 @_typing.final
 class BlobInfo(_message.Message):
@@ -112,28 +58,26 @@ Global___BlobInfo: _TypeAlias = BlobInfo  # noqa: Y015
 
 @_typing.final
 class Chunk(_message.Message):
-    """One piece of a run of bytes."""
+    """One piece of a run of bytes. It has no digest of its own: TLS protects it on the way, and the SHA-256 of the whole
+    protects the whole.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INDEX_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
-    SHA256_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """0, 1, 2, …; each chunk but the last has the length that the receiver (upload) or the header (download) named."""
     data: _builtins.bytes
-    sha256: _builtins.bytes
-    """SHA-256 of `data`; 32 bytes. Another one is answered DATA_LOSS."""
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
         data: _builtins.bytes = ...,
-        sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "index", b"index", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "index", b"index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -167,27 +111,38 @@ Global___UploadWanted: _TypeAlias = UploadWanted  # noqa: Y015
 
 @_typing.final
 class DownloadPart(_message.Message):
-    """One message of a download: the header first, then the chunks in order, from the one that was asked for."""
+    """One message of a download: the header, then for a model the chunks of its manifest, then the chunks of the bytes from
+    the one that was asked for.
+
+    A model's manifest is the beginning of a `.safetensors` file: eight bytes with the length of the JSON behind them,
+    little endian, then that JSON, which names each tensor with its dtype, shape and offsets. The payload is the tensors'
+    bytes, little endian, C order, without padding, wider dtypes first, then by name. So the manifest followed by the
+    payload is a whole `.safetensors` file.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HEADER_FIELD_NUMBER: _builtins.int
+    MANIFEST_CHUNK_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def header(self) -> Global___DownloadHeader: ...
+    @_builtins.property
+    def manifest_chunk(self) -> Global___Chunk: ...
     @_builtins.property
     def chunk(self) -> Global___Chunk: ...
     def __init__(
         self,
         *,
         header: Global___DownloadHeader | None = ...,
+        manifest_chunk: Global___Chunk | None = ...,
         chunk: Global___Chunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "manifest_chunk", b"manifest_chunk", "part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "manifest_chunk", b"manifest_chunk", "part", b"part"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "manifest_chunk", "chunk"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -208,17 +163,19 @@ class DownloadHeader(_message.Message):
     model_number: _builtins.int
     """For models: the model's number; 0 is the initial one, r the result of round r."""
     @_builtins.property
-    def blob(self) -> Global___BlobInfo: ...
+    def blob(self) -> Global___BlobInfo:
+        """The bytes; for a model, its payload."""
+
     @_builtins.property
-    def manifest(self) -> Global___Manifest:
-        """For models: what the bytes are. Absent for archives."""
+    def manifest(self) -> Global___BlobInfo:
+        """For models: the manifest, sent in chunks of the same length before the payload. Absent for archives."""
 
     def __init__(
         self,
         *,
         blob: Global___BlobInfo | None = ...,
         chunk_bytes: _builtins.int = ...,
-        manifest: Global___Manifest | None = ...,
+        manifest: Global___BlobInfo | None = ...,
         model_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "manifest", b"manifest"]  # noqa: Y015
@@ -228,3 +185,105 @@ class DownloadHeader(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DownloadHeader: _TypeAlias = DownloadHeader  # noqa: Y015
+
+@_typing.final
+class Cursor(_message.Message):
+    """A place in a stream of metrics or events. Hand it back as it came."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    stream: _builtins.str
+    """Which stream: of one experiment, or of the federation."""
+    epoch: _builtins.str
+    """The federation's epoch. It changes when the database is restored; an older cursor is then refused."""
+    seq: _builtins.int
+    """1, 2, 3, … without a gap."""
+    def __init__(
+        self,
+        *,
+        stream: _builtins.str = ...,
+        epoch: _builtins.str = ...,
+        seq: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "seq", b"seq", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cursor: _TypeAlias = Cursor  # noqa: Y015
+
+@_typing.final
+class Event(_message.Message):
+    """Something that happened to an experiment or to the federation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DETAILS_JSON_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who did it: a user, an envoy, or "director"."""
+    kind: _builtins.str
+    """What happened, in the past tense: "round_closed". More kinds may come."""
+    reason: _builtins.str
+    """Why; may be empty."""
+    details_json: _builtins.str
+    """Further facts as a JSON object. A list of names holds at most 20; its full length stands beside it."""
+    @_builtins.property
+    def cursor(self) -> Global___Cursor: ...
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        cursor: Global___Cursor | None = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        details_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "event_time", b"event_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "cursor", b"cursor", "details_json", b"details_json", "event_time", b"event_time", "kind", b"kind", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class Failure(_message.Message):
+    """Why a collaborator cannot go on in an experiment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    ERROR_TYPE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """The task that failed; empty when it was none."""
+    error_type: _builtins.str
+    """The class of the error, for example "ValueError"; empty when there was none."""
+    message: _builtins.str
+    """What went wrong, traceback included; at most 64 KiB are kept."""
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        error_type: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_type", b"error_type", "message", b"message", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Failure: _TypeAlias = Failure  # noqa: Y015

@@ -3,12 +3,17 @@
 isort:skip_file
 Messages that more than one service of the director uses.
 
-Errors, for every RPC: a status code, a sentence for people, and a google.rpc.ErrorInfo in the status details whose
-`reason` names the error's class (for example "RoundClosed") and whose `domain` is "director".
+Errors, for every RPC: a status code, a sentence for people, and in the status details a google.rpc.ErrorInfo whose
+`reason` names the error's class (for example "RoundClosed") and whose `domain` is "director". An error that means
+"later" also carries a google.rpc.RetryInfo: wait that long, then repeat the same call.
 Codes that any RPC may return are not repeated below:
   UNAUTHENTICATED      the caller presented no certificate, or without TLS no `client_id` header
-  UNAVAILABLE          the database is away, or the director is shutting down: repeat the same call
+  UNAVAILABLE          the database is away, or the director is shutting down; with RetryInfo
+  RESOURCE_EXHAUSTED   with RetryInfo (Overloaded, DiskFull): repeat the call after the delay;
+                       without it (TooLarge): send less
   INTERNAL             a defect of the director; its log has the traceback
+
+No message is larger than 4 MiB + 64 KiB, in either direction. A page of a list ends early at 1 MiB.
 """
 
 from collections import abc as _abc

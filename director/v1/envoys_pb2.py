@@ -26,7 +26,7 @@ from director.v1 import common_pb2 as director_dot_v1_dot_common__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64irector/v1/envoys.proto\x12\x0b\x64irector.v1\x1a\x18\x64irector/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\"h\n\x05Shard\x12\r\n\x05\x65nvoy\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07samples\x18\x03 \x01(\x03\x12\x14\n\x0csample_shape\x18\x04 \x03(\x03\x12\x14\n\x0ctarget_shape\x18\x05 \x03(\x03\"9\n\x14RegisterShardRequest\x12!\n\x05shard\x18\x01 \x01(\x0b\x32\x12.director.v1.Shard\"L\n\x15RegisterShardResponse\x12\x33\n\x10heartbeat_period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\\\n\x06\x44\x65vice\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1a\n\x12memory_total_bytes\x18\x03 \x01(\x03\x12\x19\n\x11memory_used_bytes\x18\x04 \x01(\x03\"f\n\x10HeartbeatRequest\x12\r\n\x05\x65nvoy\x18\x01 \x01(\t\x12\x1d\n\x15is_experiment_running\x18\x02 \x01(\x08\x12$\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x13.director.v1.Device\"k\n\x11HeartbeatResponse\x12)\n\x06period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\nengagement\x18\x02 \x01(\x0b\x32\x17.director.v1.Engagement\"M\n\nEngagement\x12\x15\n\rexperiment_id\x18\x01 \x01(\x03\x12\x17\n\x0f\x65xperiment_name\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\"&\n\x15WaitExperimentRequest\x12\r\n\x05\x65nvoy\x18\x01 \x01(\t\"E\n\x16WaitExperimentResponse\x12+\n\nengagement\x18\x01 \x01(\x0b\x32\x17.director.v1.Engagement\"S\n\x16\x44ownloadArchiveRequest\x12\r\n\x05\x65nvoy\x18\x01 \x01(\t\x12\x15\n\rexperiment_id\x18\x02 \x01(\x03\x12\x13\n\x0b\x66irst_index\x18\x03 \x01(\x03\"\\\n\x14ReportFailureRequest\x12\r\n\x05\x65nvoy\x18\x01 \x01(\t\x12\x15\n\rexperiment_id\x18\x02 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x17\n\x15ReportFailureResponse2\xba\x03\n\x0c\x45nvoyService\x12V\n\rRegisterShard\x12!.director.v1.RegisterShardRequest\x1a\".director.v1.RegisterShardResponse\x12J\n\tHeartbeat\x12\x1d.director.v1.HeartbeatRequest\x1a\x1e.director.v1.HeartbeatResponse\x12Y\n\x0eWaitExperiment\x12\".director.v1.WaitExperimentRequest\x1a#.director.v1.WaitExperimentResponse\x12S\n\x0f\x44ownloadArchive\x12#.director.v1.DownloadArchiveRequest\x1a\x19.director.v1.DownloadPart0\x01\x12V\n\rReportFailure\x12!.director.v1.ReportFailureRequest\x1a\".director.v1.ReportFailureResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64irector/v1/envoys.proto\x12\x0b\x64irector.v1\x1a\x18\x64irector/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\"h\n\x05Shard\x12\r\n\x05\x65nvoy\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07samples\x18\x03 \x01(\x03\x12\x14\n\x0csample_shape\x18\x04 \x03(\x03\x12\x14\n\x0ctarget_shape\x18\x05 \x03(\x03\"f\n\x14RegisterShardRequest\x12!\n\x05shard\x18\x01 \x01(\x0b\x32\x12.director.v1.Shard\x12\x13\n\x0bsdk_version\x18\x02 \x01(\t\x12\x16\n\x0epython_version\x18\x03 \x01(\t\"`\n\x15RegisterShardResponse\x12\x33\n\x10heartbeat_period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nsession_id\x18\x02 \x01(\t\"\x9e\x01\n\x06\x44\x65vice\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1a\n\x12memory_total_bytes\x18\x03 \x01(\x03\x12\x19\n\x11memory_used_bytes\x18\x04 \x01(\x03\x12\x18\n\x0butilization\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\x0e\x64river_version\x18\x06 \x01(\tB\x0e\n\x0c_utilization\"w\n\x10HeartbeatRequest\x12\r\n\x05\x65nvoy\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x1a\n\x12\x65xperiment_running\x18\x03 \x01(\x08\x12$\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x13.director.v1.Device\"k\n\x11HeartbeatResponse\x12)\n\x06period\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\nengagement\x18\x02 \x01(\x0b\x32\x17.director.v1.Engagement\"1\n\x0cLeaveRequest\x12\r\n\x05\x65nvoy\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"\x0f\n\rLeaveResponse\"N\n\nEngagement\x12\x16\n\x0e\x65xperiment_uid\x18\x01 \x01(\t\x12\x17\n\x0f\x65xperiment_name\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\":\n\x15WaitExperimentRequest\x12\r\n\x05\x65nvoy\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"E\n\x16WaitExperimentResponse\x12+\n\nengagement\x18\x01 \x01(\x0b\x32\x17.director.v1.Engagement\"T\n\x16\x44ownloadArchiveRequest\x12\r\n\x05\x65nvoy\x18\x01 \x01(\t\x12\x16\n\x0e\x65xperiment_uid\x18\x02 \x01(\t\x12\x13\n\x0b\x66irst_index\x18\x03 \x01(\x03\"u\n\x14ReportFailureRequest\x12\r\n\x05\x65nvoy\x18\x01 \x01(\t\x12\x16\n\x0e\x65xperiment_uid\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\x12%\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x14.director.v1.Failure\"\x17\n\x15ReportFailureResponse2\xfa\x03\n\x0c\x45nvoyService\x12V\n\rRegisterShard\x12!.director.v1.RegisterShardRequest\x1a\".director.v1.RegisterShardResponse\x12J\n\tHeartbeat\x12\x1d.director.v1.HeartbeatRequest\x1a\x1e.director.v1.HeartbeatResponse\x12>\n\x05Leave\x12\x19.director.v1.LeaveRequest\x1a\x1a.director.v1.LeaveResponse\x12Y\n\x0eWaitExperiment\x12\".director.v1.WaitExperimentRequest\x1a#.director.v1.WaitExperimentResponse\x12S\n\x0f\x44ownloadArchive\x12#.director.v1.DownloadArchiveRequest\x1a\x19.director.v1.DownloadPart0\x01\x12V\n\rReportFailure\x12!.director.v1.ReportFailureRequest\x1a\".director.v1.ReportFailureResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,27 +36,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHARD']._serialized_start=99
   _globals['_SHARD']._serialized_end=203
   _globals['_REGISTERSHARDREQUEST']._serialized_start=205
-  _globals['_REGISTERSHARDREQUEST']._serialized_end=262
-  _globals['_REGISTERSHARDRESPONSE']._serialized_start=264
-  _globals['_REGISTERSHARDRESPONSE']._serialized_end=340
-  _globals['_DEVICE']._serialized_start=342
-  _globals['_DEVICE']._serialized_end=434
-  _globals['_HEARTBEATREQUEST']._serialized_start=436
-  _globals['_HEARTBEATREQUEST']._serialized_end=538
-  _globals['_HEARTBEATRESPONSE']._serialized_start=540
-  _globals['_HEARTBEATRESPONSE']._serialized_end=647
-  _globals['_ENGAGEMENT']._serialized_start=649
-  _globals['_ENGAGEMENT']._serialized_end=726
-  _globals['_WAITEXPERIMENTREQUEST']._serialized_start=728
-  _globals['_WAITEXPERIMENTREQUEST']._serialized_end=766
-  _globals['_WAITEXPERIMENTRESPONSE']._serialized_start=768
-  _globals['_WAITEXPERIMENTRESPONSE']._serialized_end=837
-  _globals['_DOWNLOADARCHIVEREQUEST']._serialized_start=839
-  _globals['_DOWNLOADARCHIVEREQUEST']._serialized_end=922
-  _globals['_REPORTFAILUREREQUEST']._serialized_start=924
-  _globals['_REPORTFAILUREREQUEST']._serialized_end=1016
-  _globals['_REPORTFAILURERESPONSE']._serialized_start=1018
-  _globals['_REPORTFAILURERESPONSE']._serialized_end=1041
-  _globals['_ENVOYSERVICE']._serialized_start=1044
-  _globals['_ENVOYSERVICE']._serialized_end=1486
+  _globals['_REGISTERSHARDREQUEST']._serialized_end=307
+  _globals['_REGISTERSHARDRESPONSE']._serialized_start=309
+  _globals['_REGISTERSHARDRESPONSE']._serialized_end=405
+  _globals['_DEVICE']._serialized_start=408
+  _globals['_DEVICE']._serialized_end=566
+  _globals['_HEARTBEATREQUEST']._serialized_start=568
+  _globals['_HEARTBEATREQUEST']._serialized_end=687
+  _globals['_HEARTBEATRESPONSE']._serialized_start=689
+  _globals['_HEARTBEATRESPONSE']._serialized_end=796
+  _globals['_LEAVEREQUEST']._serialized_start=798
+  _globals['_LEAVEREQUEST']._serialized_end=847
+  _globals['_LEAVERESPONSE']._serialized_start=849
+  _globals['_LEAVERESPONSE']._serialized_end=864
+  _globals['_ENGAGEMENT']._serialized_start=866
+  _globals['_ENGAGEMENT']._serialized_end=944
+  _globals['_WAITEXPERIMENTREQUEST']._serialized_start=946
+  _globals['_WAITEXPERIMENTREQUEST']._serialized_end=1004
+  _globals['_WAITEXPERIMENTRESPONSE']._serialized_start=1006
+  _globals['_WAITEXPERIMENTRESPONSE']._serialized_end=1075
+  _globals['_DOWNLOADARCHIVEREQUEST']._serialized_start=1077
+  _globals['_DOWNLOADARCHIVEREQUEST']._serialized_end=1161
+  _globals['_REPORTFAILUREREQUEST']._serialized_start=1163
+  _globals['_REPORTFAILUREREQUEST']._serialized_end=1280
+  _globals['_REPORTFAILURERESPONSE']._serialized_start=1282
+  _globals['_REPORTFAILURERESPONSE']._serialized_end=1305
+  _globals['_ENVOYSERVICE']._serialized_start=1308
+  _globals['_ENVOYSERVICE']._serialized_end=1814
 # @@protoc_insertion_point(module_scope)

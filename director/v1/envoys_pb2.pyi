@@ -4,6 +4,7 @@ isort:skip_file
 What an envoy says to the director while it is not inside a round."""
 
 from collections import abc as _abc
+from director.v1 import common_pb2 as _common_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -66,16 +67,24 @@ class RegisterShardRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SHARD_FIELD_NUMBER: _builtins.int
+    SDK_VERSION_FIELD_NUMBER: _builtins.int
+    PYTHON_VERSION_FIELD_NUMBER: _builtins.int
+    sdk_version: _builtins.str
+    """Version of the director's package, or of whatever speaks for the envoy."""
+    python_version: _builtins.str
+    """Version of Python; empty when the envoy runs on something else."""
     @_builtins.property
     def shard(self) -> Global___Shard: ...
     def __init__(
         self,
         *,
         shard: Global___Shard | None = ...,
+        sdk_version: _builtins.str = ...,
+        python_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["python_version", b"python_version", "sdk_version", b"sdk_version", "shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -86,6 +95,9 @@ class RegisterShardResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HEARTBEAT_PERIOD_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session that begins; Heartbeat, WaitExperiment and Leave carry it."""
     @_builtins.property
     def heartbeat_period(self) -> _duration_pb2.Duration:
         """How often to send heartbeats."""
@@ -94,10 +106,11 @@ class RegisterShardResponse(_message.Message):
         self,
         *,
         heartbeat_period: _duration_pb2.Duration | None = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_period", b"heartbeat_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_period", b"heartbeat_period"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_period", b"heartbeat_period", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -113,10 +126,16 @@ class Device(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     MEMORY_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    UTILIZATION_FIELD_NUMBER: _builtins.int
+    DRIVER_VERSION_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     name: _builtins.str
     memory_total_bytes: _builtins.int
     memory_used_bytes: _builtins.int
+    utilization: _builtins.float
+    """Share of its time that it was busy lately, 0 to 1; absent when unknown."""
+    driver_version: _builtins.str
+    """Version of its driver."""
     def __init__(
         self,
         *,
@@ -124,12 +143,16 @@ class Device(_message.Message):
         name: _builtins.str = ...,
         memory_total_bytes: _builtins.int = ...,
         memory_used_bytes: _builtins.int = ...,
+        utilization: _builtins.float | None = ...,
+        driver_version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_utilization", b"_utilization", "utilization", b"utilization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_utilization", b"_utilization", "driver_version", b"driver_version", "index", b"index", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "utilization", b"utilization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__utilization: _TypeAlias = _typing.Literal["utilization"]  # noqa: Y015
+    _WhichOneofArgType__utilization: _TypeAlias = _typing.Literal["_utilization", b"_utilization"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__utilization) -> _WhichOneofReturnType__utilization | None: ...
 
 Global___Device: _TypeAlias = Device  # noqa: Y015
 
@@ -138,10 +161,12 @@ class HeartbeatRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENVOY_FIELD_NUMBER: _builtins.int
-    IS_EXPERIMENT_RUNNING_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_RUNNING_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
     envoy: _builtins.str
-    is_experiment_running: _builtins.bool
+    session_id: _builtins.str
+    experiment_running: _builtins.bool
     """Whether its worker is running an experiment."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]: ...
@@ -149,12 +174,13 @@ class HeartbeatRequest(_message.Message):
         self,
         *,
         envoy: _builtins.str = ...,
-        is_experiment_running: _builtins.bool = ...,
+        session_id: _builtins.str = ...,
+        experiment_running: _builtins.bool = ...,
         devices: _abc.Iterable[Global___Device] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "envoy", b"envoy", "is_experiment_running", b"is_experiment_running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "envoy", b"envoy", "experiment_running", b"experiment_running", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -189,28 +215,65 @@ class HeartbeatResponse(_message.Message):
 Global___HeartbeatResponse: _TypeAlias = HeartbeatResponse  # noqa: Y015
 
 @_typing.final
+class LeaveRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVOY_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    envoy: _builtins.str
+    session_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        envoy: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envoy", b"envoy", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveRequest: _TypeAlias = LeaveRequest  # noqa: Y015
+
+@_typing.final
+class LeaveResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveResponse: _TypeAlias = LeaveResponse  # noqa: Y015
+
+@_typing.final
 class Engagement(_message.Message):
     """An experiment as given to one envoy."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_UID_FIELD_NUMBER: _builtins.int
     EXPERIMENT_NAME_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
-    experiment_id: _builtins.int
+    experiment_uid: _builtins.str
     experiment_name: _builtins.str
     attempt: _builtins.int
     """Rises each time the experiment is handed to this envoy; every later call of the experiment carries it."""
     def __init__(
         self,
         *,
-        experiment_id: _builtins.int = ...,
+        experiment_uid: _builtins.str = ...,
         experiment_name: _builtins.str = ...,
         attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "experiment_id", b"experiment_id", "experiment_name", b"experiment_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "experiment_name", b"experiment_name", "experiment_uid", b"experiment_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -221,15 +284,18 @@ class WaitExperimentRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENVOY_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     envoy: _builtins.str
+    session_id: _builtins.str
     def __init__(
         self,
         *,
         envoy: _builtins.str = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["envoy", b"envoy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envoy", b"envoy", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,22 +328,22 @@ class DownloadArchiveRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENVOY_FIELD_NUMBER: _builtins.int
-    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_UID_FIELD_NUMBER: _builtins.int
     FIRST_INDEX_FIELD_NUMBER: _builtins.int
     envoy: _builtins.str
-    experiment_id: _builtins.int
+    experiment_uid: _builtins.str
     first_index: _builtins.int
     """Where to go on; 0 for the whole archive."""
     def __init__(
         self,
         *,
         envoy: _builtins.str = ...,
-        experiment_id: _builtins.int = ...,
+        experiment_uid: _builtins.str = ...,
         first_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["envoy", b"envoy", "experiment_id", b"experiment_id", "first_index", b"first_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envoy", b"envoy", "experiment_uid", b"experiment_uid", "first_index", b"first_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -288,25 +354,25 @@ class ReportFailureRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENVOY_FIELD_NUMBER: _builtins.int
-    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_UID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     envoy: _builtins.str
-    experiment_id: _builtins.int
+    experiment_uid: _builtins.str
     attempt: _builtins.int
-    error: _builtins.str
-    """What went wrong, traceback included; at most 64 KiB are kept."""
+    @_builtins.property
+    def failure(self) -> _common_pb2.Failure: ...
     def __init__(
         self,
         *,
         envoy: _builtins.str = ...,
-        experiment_id: _builtins.int = ...,
+        experiment_uid: _builtins.str = ...,
         attempt: _builtins.int = ...,
-        error: _builtins.str = ...,
+        failure: _common_pb2.Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "envoy", b"envoy", "error", b"error", "experiment_id", b"experiment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "envoy", b"envoy", "experiment_uid", b"experiment_uid", "failure", b"failure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,8 +27,9 @@ if _version_not_supported:
 
 
 class EnvoyServiceStub:
-    """Envoys register their shard, send heartbeats, and wait for experiments.
-    The caller must be the envoy it names; otherwise PERMISSION_DENIED.
+    """Envoys register their shard, send heartbeats, wait for experiments, and say goodbye.
+    The caller must be the envoy it names; otherwise PERMISSION_DENIED. A retired envoy is refused with PERMISSION_DENIED
+    (EnvoyRetired) until an operator restores it.
     """
 
     def __init__(self, channel):
@@ -46,6 +47,11 @@ class EnvoyServiceStub:
                 '/director.v1.EnvoyService/Heartbeat',
                 request_serializer=director_dot_v1_dot_envoys__pb2.HeartbeatRequest.SerializeToString,
                 response_deserializer=director_dot_v1_dot_envoys__pb2.HeartbeatResponse.FromString,
+                _registered_method=True)
+        self.Leave = channel.unary_unary(
+                '/director.v1.EnvoyService/Leave',
+                request_serializer=director_dot_v1_dot_envoys__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=director_dot_v1_dot_envoys__pb2.LeaveResponse.FromString,
                 _registered_method=True)
         self.WaitExperiment = channel.unary_unary(
                 '/director.v1.EnvoyService/WaitExperiment',
@@ -65,12 +71,13 @@ class EnvoyServiceStub:
 
 
 class EnvoyServiceServicer:
-    """Envoys register their shard, send heartbeats, and wait for experiments.
-    The caller must be the envoy it names; otherwise PERMISSION_DENIED.
+    """Envoys register their shard, send heartbeats, wait for experiments, and say goodbye.
+    The caller must be the envoy it names; otherwise PERMISSION_DENIED. A retired envoy is refused with PERMISSION_DENIED
+    (EnvoyRetired) until an operator restores it.
     """
 
     def RegisterShard(self, request, context):
-        """Register a shard, or say anew what it is (an upsert).
+        """Register a shard, or replace its description. Each call begins a new session and ends the previous one.
         INVALID_ARGUMENT: a bad name or shape. FAILED_PRECONDITION (ShardRejected): the shapes are not the federation's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -79,7 +86,15 @@ class EnvoyServiceServicer:
 
     def Heartbeat(self, request, context):
         """Say that the envoy is alive; answered once it is stored.
-        NOT_FOUND (EnvoyNotFound): register first.
+        NOT_FOUND (EnvoyNotFound): register first. ABORTED (StaleSession): the session has ended, nothing was changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Leave(self, request, context):
+        """Say goodbye: the envoy is offline at once and is given no new experiment. Repeating it is harmless, and a goodbye of
+        an older session changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,8 +102,9 @@ class EnvoyServiceServicer:
 
     def WaitExperiment(self, request, context):
         """Wait for an experiment. Answers without one after at most 30 s: ask again.
-        An envoy that asks anew while it takes part in a running experiment is given that one again, with a higher attempt.
-        NOT_FOUND (EnvoyNotFound): register first.
+        An envoy that begins to wait while it takes part in a running experiment is given that one again, with a higher
+        attempt.
+        NOT_FOUND (EnvoyNotFound): register first. ABORTED (StaleSession): the session has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +139,11 @@ def add_EnvoyServiceServicer_to_server(servicer, server):
                     request_deserializer=director_dot_v1_dot_envoys__pb2.HeartbeatRequest.FromString,
                     response_serializer=director_dot_v1_dot_envoys__pb2.HeartbeatResponse.SerializeToString,
             ),
+            'Leave': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leave,
+                    request_deserializer=director_dot_v1_dot_envoys__pb2.LeaveRequest.FromString,
+                    response_serializer=director_dot_v1_dot_envoys__pb2.LeaveResponse.SerializeToString,
+            ),
             'WaitExperiment': grpc.unary_unary_rpc_method_handler(
                     servicer.WaitExperiment,
                     request_deserializer=director_dot_v1_dot_envoys__pb2.WaitExperimentRequest.FromString,
@@ -147,8 +168,9 @@ def add_EnvoyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EnvoyService:
-    """Envoys register their shard, send heartbeats, and wait for experiments.
-    The caller must be the envoy it names; otherwise PERMISSION_DENIED.
+    """Envoys register their shard, send heartbeats, wait for experiments, and say goodbye.
+    The caller must be the envoy it names; otherwise PERMISSION_DENIED. A retired envoy is refused with PERMISSION_DENIED
+    (EnvoyRetired) until an operator restores it.
     """
 
     @staticmethod
@@ -195,6 +217,33 @@ class EnvoyService:
             '/director.v1.EnvoyService/Heartbeat',
             director_dot_v1_dot_envoys__pb2.HeartbeatRequest.SerializeToString,
             director_dot_v1_dot_envoys__pb2.HeartbeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Leave(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/director.v1.EnvoyService/Leave',
+            director_dot_v1_dot_envoys__pb2.LeaveRequest.SerializeToString,
+            director_dot_v1_dot_envoys__pb2.LeaveResponse.FromString,
             options,
             channel_credentials,
             insecure,

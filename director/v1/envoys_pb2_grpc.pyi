@@ -28,8 +28,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EnvoyServiceStub:
-    """Envoys register their shard, send heartbeats, and wait for experiments.
-    The caller must be the envoy it names; otherwise PERMISSION_DENIED.
+    """Envoys register their shard, send heartbeats, wait for experiments, and say goodbye.
+    The caller must be the envoy it names; otherwise PERMISSION_DENIED. A retired envoy is refused with PERMISSION_DENIED
+    (EnvoyRetired) until an operator restores it.
     """
 
     @_typing.overload
@@ -37,17 +38,22 @@ class EnvoyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EnvoyServiceAsyncStub: ...
     RegisterShard: _grpc.UnaryUnaryMultiCallable[_envoys_pb2.RegisterShardRequest, _envoys_pb2.RegisterShardResponse]
-    """Register a shard, or say anew what it is (an upsert).
+    """Register a shard, or replace its description. Each call begins a new session and ends the previous one.
     INVALID_ARGUMENT: a bad name or shape. FAILED_PRECONDITION (ShardRejected): the shapes are not the federation's.
     """
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_envoys_pb2.HeartbeatRequest, _envoys_pb2.HeartbeatResponse]
     """Say that the envoy is alive; answered once it is stored.
-    NOT_FOUND (EnvoyNotFound): register first.
+    NOT_FOUND (EnvoyNotFound): register first. ABORTED (StaleSession): the session has ended, nothing was changed.
+    """
+    Leave: _grpc.UnaryUnaryMultiCallable[_envoys_pb2.LeaveRequest, _envoys_pb2.LeaveResponse]
+    """Say goodbye: the envoy is offline at once and is given no new experiment. Repeating it is harmless, and a goodbye of
+    an older session changes nothing.
     """
     WaitExperiment: _grpc.UnaryUnaryMultiCallable[_envoys_pb2.WaitExperimentRequest, _envoys_pb2.WaitExperimentResponse]
     """Wait for an experiment. Answers without one after at most 30 s: ask again.
-    An envoy that asks anew while it takes part in a running experiment is given that one again, with a higher attempt.
-    NOT_FOUND (EnvoyNotFound): register first.
+    An envoy that begins to wait while it takes part in a running experiment is given that one again, with a higher
+    attempt.
+    NOT_FOUND (EnvoyNotFound): register first. ABORTED (StaleSession): the session has ended.
     """
     DownloadArchive: _grpc.UnaryStreamMultiCallable[_envoys_pb2.DownloadArchiveRequest, _common_pb2.DownloadPart]
     """Download the workspace archive of an experiment that the envoy takes part in.
@@ -60,23 +66,29 @@ class EnvoyServiceStub:
 
 @_typing.type_check_only
 class EnvoyServiceAsyncStub(EnvoyServiceStub):
-    """Envoys register their shard, send heartbeats, and wait for experiments.
-    The caller must be the envoy it names; otherwise PERMISSION_DENIED.
+    """Envoys register their shard, send heartbeats, wait for experiments, and say goodbye.
+    The caller must be the envoy it names; otherwise PERMISSION_DENIED. A retired envoy is refused with PERMISSION_DENIED
+    (EnvoyRetired) until an operator restores it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterShard: _aio.UnaryUnaryMultiCallable[_envoys_pb2.RegisterShardRequest, _envoys_pb2.RegisterShardResponse]  # type: ignore[assignment]
-    """Register a shard, or say anew what it is (an upsert).
+    """Register a shard, or replace its description. Each call begins a new session and ends the previous one.
     INVALID_ARGUMENT: a bad name or shape. FAILED_PRECONDITION (ShardRejected): the shapes are not the federation's.
     """
     Heartbeat: _aio.UnaryUnaryMultiCallable[_envoys_pb2.HeartbeatRequest, _envoys_pb2.HeartbeatResponse]  # type: ignore[assignment]
     """Say that the envoy is alive; answered once it is stored.
-    NOT_FOUND (EnvoyNotFound): register first.
+    NOT_FOUND (EnvoyNotFound): register first. ABORTED (StaleSession): the session has ended, nothing was changed.
+    """
+    Leave: _aio.UnaryUnaryMultiCallable[_envoys_pb2.LeaveRequest, _envoys_pb2.LeaveResponse]  # type: ignore[assignment]
+    """Say goodbye: the envoy is offline at once and is given no new experiment. Repeating it is harmless, and a goodbye of
+    an older session changes nothing.
     """
     WaitExperiment: _aio.UnaryUnaryMultiCallable[_envoys_pb2.WaitExperimentRequest, _envoys_pb2.WaitExperimentResponse]  # type: ignore[assignment]
     """Wait for an experiment. Answers without one after at most 30 s: ask again.
-    An envoy that asks anew while it takes part in a running experiment is given that one again, with a higher attempt.
-    NOT_FOUND (EnvoyNotFound): register first.
+    An envoy that begins to wait while it takes part in a running experiment is given that one again, with a higher
+    attempt.
+    NOT_FOUND (EnvoyNotFound): register first. ABORTED (StaleSession): the session has ended.
     """
     DownloadArchive: _aio.UnaryStreamMultiCallable[_envoys_pb2.DownloadArchiveRequest, _common_pb2.DownloadPart]  # type: ignore[assignment]
     """Download the workspace archive of an experiment that the envoy takes part in.
@@ -88,8 +100,9 @@ class EnvoyServiceAsyncStub(EnvoyServiceStub):
     """
 
 class EnvoyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Envoys register their shard, send heartbeats, and wait for experiments.
-    The caller must be the envoy it names; otherwise PERMISSION_DENIED.
+    """Envoys register their shard, send heartbeats, wait for experiments, and say goodbye.
+    The caller must be the envoy it names; otherwise PERMISSION_DENIED. A retired envoy is refused with PERMISSION_DENIED
+    (EnvoyRetired) until an operator restores it.
     """
 
     @_abc_1.abstractmethod
@@ -98,7 +111,7 @@ class EnvoyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _envoys_pb2.RegisterShardRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_envoys_pb2.RegisterShardResponse, _abc.Awaitable[_envoys_pb2.RegisterShardResponse]]:
-        """Register a shard, or say anew what it is (an upsert).
+        """Register a shard, or replace its description. Each call begins a new session and ends the previous one.
         INVALID_ARGUMENT: a bad name or shape. FAILED_PRECONDITION (ShardRejected): the shapes are not the federation's.
         """
 
@@ -109,7 +122,17 @@ class EnvoyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_envoys_pb2.HeartbeatResponse, _abc.Awaitable[_envoys_pb2.HeartbeatResponse]]:
         """Say that the envoy is alive; answered once it is stored.
-        NOT_FOUND (EnvoyNotFound): register first.
+        NOT_FOUND (EnvoyNotFound): register first. ABORTED (StaleSession): the session has ended, nothing was changed.
+        """
+
+    @_abc_1.abstractmethod
+    def Leave(
+        self,
+        request: _envoys_pb2.LeaveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_envoys_pb2.LeaveResponse, _abc.Awaitable[_envoys_pb2.LeaveResponse]]:
+        """Say goodbye: the envoy is offline at once and is given no new experiment. Repeating it is harmless, and a goodbye of
+        an older session changes nothing.
         """
 
     @_abc_1.abstractmethod
@@ -119,8 +142,9 @@ class EnvoyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_envoys_pb2.WaitExperimentResponse, _abc.Awaitable[_envoys_pb2.WaitExperimentResponse]]:
         """Wait for an experiment. Answers without one after at most 30 s: ask again.
-        An envoy that asks anew while it takes part in a running experiment is given that one again, with a higher attempt.
-        NOT_FOUND (EnvoyNotFound): register first.
+        An envoy that begins to wait while it takes part in a running experiment is given that one again, with a higher
+        attempt.
+        NOT_FOUND (EnvoyNotFound): register first. ABORTED (StaleSession): the session has ended.
         """
 
     @_abc_1.abstractmethod

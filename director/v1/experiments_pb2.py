@@ -23,68 +23,72 @@ _sym_db = _symbol_database.Default()
 
 
 from director.v1 import common_pb2 as director_dot_v1_dot_common__pb2
-from director.v1 import envoys_pb2 as director_dot_v1_dot_envoys__pb2
-from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64irector/v1/experiments.proto\x12\x0b\x64irector.v1\x1a\x18\x64irector/v1/common.proto\x1a\x18\x64irector/v1/envoys.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe0\x01\n\nSubmission\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rcollaborators\x18\x03 \x03(\t\x12\r\n\x05users\x18\x04 \x03(\t\x12\x10\n\x08priority\x18\x05 \x01(\x05\x12&\n\x07\x61rchive\x18\x06 \x01(\x0b\x32\x15.director.v1.BlobInfo\x12$\n\x05model\x18\x07 \x01(\x0b\x32\x15.director.v1.BlobInfo\x12\'\n\x08manifest\x18\x08 \x01(\x0b\x32\x15.director.v1.Manifest\"k\n\rSubmitRequest\x12-\n\nsubmission\x18\x01 \x01(\x0b\x32\x17.director.v1.SubmissionH\x00\x12#\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.director.v1.ChunkH\x00\x42\x06\n\x04part\"\xaf\x01\n\x0eSubmitResponse\x12\x33\n\x0e\x61rchive_wanted\x18\x01 \x01(\x0b\x32\x19.director.v1.UploadWantedH\x00\x12\x31\n\x0cmodel_wanted\x18\x02 \x01(\x0b\x32\x19.director.v1.UploadWantedH\x00\x12-\n\nexperiment\x18\x03 \x01(\x0b\x32\x17.director.v1.ExperimentH\x00\x42\x06\n\x04part\"L\n\x0c\x43ollaborator\x12\r\n\x05\x65nvoy\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\xf9\x03\n\nExperiment\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.director.v1.ExperimentState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05round\x18\x06 \x01(\x03\x12\x14\n\x0crounds_total\x18\x07 \x01(\x03\x12\x30\n\rcollaborators\x18\x08 \x03(\x0b\x32\x19.director.v1.Collaborator\x12\x17\n\nbest_model\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nbest_score\x18\n \x01(\x01H\x01\x88\x01\x01\x12\x12\n\nlast_model\x18\x0b \x01(\x03\x12\x10\n\x08priority\x18\x0c \x01(\x05\x12/\n\x0bsubmit_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bwaiting_for\x18\x10 \x03(\t\x12\x11\n\tplan_json\x18\x11 \x01(\tB\r\n\x0b_best_modelB\r\n\x0b_best_score\"$\n\x14GetExperimentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x16ListExperimentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x17ListExperimentsResponse\x12,\n\x0b\x65xperiments\x18\x01 \x03(\x0b\x32\x17.director.v1.Experiment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x17\x43\x61ncelExperimentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\'\n\x17RemoveExperimentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18RemoveExperimentResponse\"V\n\x14StreamMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\"\x9f\x01\n\x06Metric\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x0e\n\x06origin\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\r\n\x05value\x18\x05 \x01(\x01\x12\r\n\x05round\x18\x06 \x01(\x03\x12/\n\x0brecord_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65poch\x18\x08 \x01(\t\"U\n\x13StreamEventsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tafter_seq\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\"\x96\x01\n\x05\x45vent\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x14\n\x0c\x64\x65tails_json\x18\x06 \x01(\t\x12\r\n\x05\x65poch\x18\x07 \x01(\t\"\x80\x01\n\x14\x44ownloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x06\x63hoice\x18\x02 \x01(\x0e\x32\x18.director.v1.ModelChoiceH\x00\x12\x10\n\x06number\x18\x03 \x01(\x03H\x00\x12\x13\n\x0b\x66irst_index\x18\x04 \x01(\x03\x42\x07\n\x05which\"\x13\n\x11ListEnvoysRequest\"\x88\x02\n\tEnvoyInfo\x12!\n\x05shard\x18\x01 \x01(\x0b\x32\x12.director.v1.Shard\x12\x11\n\tis_online\x18\x02 \x01(\x08\x12\x1d\n\x15is_experiment_running\x18\x03 \x01(\x08\x12\x32\n\x0elast_seen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x10heartbeat_period\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x65xperiment_name\x18\x06 \x01(\t\x12$\n\x07\x64\x65vices\x18\x07 \x03(\x0b\x32\x13.director.v1.Device\"<\n\x12ListEnvoysResponse\x12&\n\x06\x65nvoys\x18\x01 \x03(\x0b\x32\x16.director.v1.EnvoyInfo\"\x16\n\x14GetFederationRequest\"X\n\nFederation\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x14\n\x0csample_shape\x18\x02 \x03(\x03\x12\x14\n\x0ctarget_shape\x18\x03 \x03(\x03\x12\x0f\n\x07version\x18\x04 \x01(\t\"\xb5\x01\n\rReviewRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32#.director.v1.ReviewRequest.Decision\x12\x0e\n\x06reason\x18\x03 \x01(\t\"O\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45\x43ISION_APPROVE\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_REJECT\x10\x02*\xee\x01\n\x0f\x45xperimentState\x12 \n\x1c\x45XPERIMENT_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45XPERIMENT_STATE_PENDING\x10\x01\x12 \n\x1c\x45XPERIMENT_STATE_IN_PROGRESS\x10\x02\x12\x1d\n\x19\x45XPERIMENT_STATE_FINISHED\x10\x03\x12\x1b\n\x17\x45XPERIMENT_STATE_FAILED\x10\x04\x12\x1e\n\x1a\x45XPERIMENT_STATE_CANCELLED\x10\x05\x12\x1d\n\x19\x45XPERIMENT_STATE_REJECTED\x10\x06*s\n\x0bModelChoice\x12\x1c\n\x18MODEL_CHOICE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODEL_CHOICE_BEST\x10\x01\x12\x15\n\x11MODEL_CHOICE_LAST\x10\x02\x12\x18\n\x14MODEL_CHOICE_INITIAL\x10\x03\x32\xcf\x06\n\x11\x45xperimentService\x12\x45\n\x06Submit\x12\x1a.director.v1.SubmitRequest\x1a\x1b.director.v1.SubmitResponse(\x01\x30\x01\x12\x41\n\x03Get\x12!.director.v1.GetExperimentRequest\x1a\x17.director.v1.Experiment\x12Q\n\x04List\x12#.director.v1.ListExperimentsRequest\x1a$.director.v1.ListExperimentsResponse\x12G\n\x06\x43\x61ncel\x12$.director.v1.CancelExperimentRequest\x1a\x17.director.v1.Experiment\x12U\n\x06Remove\x12$.director.v1.RemoveExperimentRequest\x1a%.director.v1.RemoveExperimentResponse\x12I\n\rStreamMetrics\x12!.director.v1.StreamMetricsRequest\x1a\x13.director.v1.Metric0\x01\x12\x46\n\x0cStreamEvents\x12 .director.v1.StreamEventsRequest\x1a\x12.director.v1.Event0\x01\x12O\n\rDownloadModel\x12!.director.v1.DownloadModelRequest\x1a\x19.director.v1.DownloadPart0\x01\x12M\n\nListEnvoys\x12\x1e.director.v1.ListEnvoysRequest\x1a\x1f.director.v1.ListEnvoysResponse\x12K\n\rGetFederation\x12!.director.v1.GetFederationRequest\x1a\x17.director.v1.Federation\x12=\n\x06Review\x12\x1a.director.v1.ReviewRequest\x1a\x17.director.v1.Experimentb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x64irector/v1/experiments.proto\x12\x0b\x64irector.v1\x1a\x18\x64irector/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x02\n\nSubmission\x12\x15\n\rsubmission_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12&\n\x07\x61rchive\x18\x04 \x01(\x0b\x32\x15.director.v1.BlobInfo\x12*\n\x06upload\x18\x05 \x01(\x0b\x32\x18.director.v1.ModelUploadH\x00\x12\x30\n\treference\x18\x06 \x01(\x0b\x32\x1b.director.v1.ModelReferenceH\x00\x12\x1a\n\x12\x63ollaborator_count\x18\x07 \x01(\x03\x12\x12\n\nuser_count\x18\x08 \x01(\x03\x42\x07\n\x05model\"^\n\x0bModelUpload\x12&\n\x07payload\x18\x01 \x01(\x0b\x32\x15.director.v1.BlobInfo\x12\'\n\x08manifest\x18\x02 \x01(\x0b\x32\x15.director.v1.BlobInfo\"8\n\x0eModelReference\x12\x16\n\x0e\x65xperiment_uid\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\"\x16\n\x05Names\x12\r\n\x05names\x18\x01 \x03(\t\"\xf5\x01\n\x17SubmitExperimentRequest\x12-\n\nsubmission\x18\x01 \x01(\x0b\x32\x17.director.v1.SubmissionH\x00\x12+\n\rcollaborators\x18\x02 \x01(\x0b\x32\x12.director.v1.NamesH\x00\x12#\n\x05users\x18\x03 \x01(\x0b\x32\x12.director.v1.NamesH\x00\x12,\n\x0emanifest_chunk\x18\x04 \x01(\x0b\x32\x12.director.v1.ChunkH\x00\x12#\n\x05\x63hunk\x18\x05 \x01(\x0b\x32\x12.director.v1.ChunkH\x00\x42\x06\n\x04part\"\xb9\x01\n\x18SubmitExperimentResponse\x12\x33\n\x0e\x61rchive_wanted\x18\x01 \x01(\x0b\x32\x19.director.v1.UploadWantedH\x00\x12\x31\n\x0cmodel_wanted\x18\x02 \x01(\x0b\x32\x19.director.v1.UploadWantedH\x00\x12-\n\nexperiment\x18\x03 \x01(\x0b\x32\x17.director.v1.ExperimentH\x00\x42\x06\n\x04part\"\x88\x01\n\x12\x43ollaboratorCounts\x12\x0f\n\x07waiting\x18\x01 \x01(\x03\x12\x0e\n\x06queued\x18\x02 \x01(\x03\x12\x10\n\x08\x61ssigned\x18\x03 \x01(\x03\x12\x0f\n\x07working\x18\x04 \x01(\x03\x12\x0c\n\x04\x64one\x18\x05 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x03\x12\x10\n\x08released\x18\x07 \x01(\x03\"\xfc\x04\n\nExperiment\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12,\n\x05state\x18\x04 \x01(\x0e\x32\x1d.director.v1.Experiment.State\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05round\x18\x06 \x01(\x03\x12\x14\n\x0crounds_total\x18\x07 \x01(\x03\x12<\n\x13\x63ollaborator_counts\x18\x08 \x01(\x0b\x32\x1f.director.v1.CollaboratorCounts\x12\x17\n\nbest_model\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nbest_score\x18\n \x01(\x01H\x01\x88\x01\x01\x12\x12\n\nlast_model\x18\x0b \x01(\x03\x12\x10\n\x08priority\x18\x0c \x01(\x05\x12/\n\x0bsubmit_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bwaiting_for\x18\x10 \x03(\t\x12\x11\n\tplan_json\x18\x11 \x01(\t\"s\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\x0f\n\x0bIN_PROGRESS\x10\x02\x12\x0c\n\x08\x46INISHED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tCANCELLED\x10\x05\x12\x0c\n\x08REJECTED\x10\x06\x42\r\n\x0b_best_modelB\r\n\x0b_best_score\"Y\n\x14GetExperimentRequest\x12\x18\n\x0e\x65xperiment_uid\x18\x01 \x01(\tH\x00\x12\x19\n\x0f\x65xperiment_name\x18\x02 \x01(\tH\x00\x42\x0c\n\nexperiment\"?\n\x16ListExperimentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x17ListExperimentsResponse\x12,\n\x0b\x65xperiments\x18\x01 \x03(\x0b\x32\x17.director.v1.Experiment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfd\x01\n\x0c\x43ollaborator\x12\r\n\x05\x65nvoy\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.director.v1.Collaborator.State\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\x12%\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x14.director.v1.Failure\"v\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07WAITING\x10\x01\x12\n\n\x06QUEUED\x10\x02\x12\x0c\n\x08\x41SSIGNED\x10\x03\x12\x0b\n\x07WORKING\x10\x04\x12\x08\n\x04\x44ONE\x10\x05\x12\n\n\x06\x46\x41ILED\x10\x06\x12\x0c\n\x08RELEASED\x10\x07\"Y\n\x18ListCollaboratorsRequest\x12\x16\n\x0e\x65xperiment_uid\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x19ListCollaboratorsResponse\x12\x30\n\rcollaborators\x18\x01 \x03(\x0b\x32\x19.director.v1.Collaborator\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"A\n\x17\x43\x61ncelExperimentRequest\x12\x16\n\x0e\x65xperiment_uid\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"1\n\x17RemoveExperimentRequest\x12\x16\n\x0e\x65xperiment_uid\x18\x01 \x01(\t\"\x1a\n\x18RemoveExperimentResponse\"\xc1\x01\n\x17ReviewExperimentRequest\x12\x16\n\x0e\x65xperiment_uid\x18\x01 \x01(\t\x12?\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32-.director.v1.ReviewExperimentRequest.Decision\x12\x0e\n\x06reason\x18\x03 \x01(\t\"=\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x41PPROVE\x10\x01\x12\n\n\x06REJECT\x10\x02\"b\n\x14StreamMetricsRequest\x12\x16\n\x0e\x65xperiment_uid\x18\x01 \x01(\t\x12\"\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x13.director.v1.Cursor\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"=\n\x15StreamMetricsResponse\x12$\n\x07metrics\x18\x01 \x03(\x0b\x32\x13.director.v1.Metric\"\xa8\x01\n\x06Metric\x12#\n\x06\x63ursor\x18\x01 \x01(\x0b\x32\x13.director.v1.Cursor\x12\x0e\n\x06origin\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\r\n\x05value\x18\x05 \x01(\x01\x12\r\n\x05round\x18\x06 \x01(\x03\x12/\n\x0brecord_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"a\n\x13StreamEventsRequest\x12\x16\n\x0e\x65xperiment_uid\x18\x01 \x01(\t\x12\"\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x13.director.v1.Cursor\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\":\n\x14StreamEventsResponse\x12\"\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x12.director.v1.Event\"\xfb\x01\n\x14\x44ownloadModelRequest\x12\x16\n\x0e\x65xperiment_uid\x18\x01 \x01(\t\x12:\n\x06\x63hoice\x18\x02 \x01(\x0e\x32(.director.v1.DownloadModelRequest.ChoiceH\x00\x12\x10\n\x06number\x18\x03 \x01(\x03H\x00\x12\x13\n\x0b\x66irst_index\x18\x04 \x01(\x03\x12\x1c\n\x14held_manifest_sha256\x18\x05 \x01(\x0c\"A\n\x06\x43hoice\x12\x16\n\x12\x43HOICE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x42\x45ST\x10\x01\x12\x08\n\x04LAST\x10\x02\x12\x0b\n\x07INITIAL\x10\x03\x42\x07\n\x05model2\x90\x07\n\x11\x45xperimentService\x12\x63\n\x10SubmitExperiment\x12$.director.v1.SubmitExperimentRequest\x1a%.director.v1.SubmitExperimentResponse(\x01\x30\x01\x12K\n\rGetExperiment\x12!.director.v1.GetExperimentRequest\x1a\x17.director.v1.Experiment\x12\\\n\x0fListExperiments\x12#.director.v1.ListExperimentsRequest\x1a$.director.v1.ListExperimentsResponse\x12\x62\n\x11ListCollaborators\x12%.director.v1.ListCollaboratorsRequest\x1a&.director.v1.ListCollaboratorsResponse\x12Q\n\x10\x43\x61ncelExperiment\x12$.director.v1.CancelExperimentRequest\x1a\x17.director.v1.Experiment\x12_\n\x10RemoveExperiment\x12$.director.v1.RemoveExperimentRequest\x1a%.director.v1.RemoveExperimentResponse\x12Q\n\x10ReviewExperiment\x12$.director.v1.ReviewExperimentRequest\x1a\x17.director.v1.Experiment\x12X\n\rStreamMetrics\x12!.director.v1.StreamMetricsRequest\x1a\".director.v1.StreamMetricsResponse0\x01\x12U\n\x0cStreamEvents\x12 .director.v1.StreamEventsRequest\x1a!.director.v1.StreamEventsResponse0\x01\x12O\n\rDownloadModel\x12!.director.v1.DownloadModelRequest\x1a\x19.director.v1.DownloadPart0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'director.v1.experiments_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXPERIMENTSTATE']._serialized_start=2860
-  _globals['_EXPERIMENTSTATE']._serialized_end=3098
-  _globals['_MODELCHOICE']._serialized_start=3100
-  _globals['_MODELCHOICE']._serialized_end=3215
-  _globals['_SUBMISSION']._serialized_start=164
-  _globals['_SUBMISSION']._serialized_end=388
-  _globals['_SUBMITREQUEST']._serialized_start=390
-  _globals['_SUBMITREQUEST']._serialized_end=497
-  _globals['_SUBMITRESPONSE']._serialized_start=500
-  _globals['_SUBMITRESPONSE']._serialized_end=675
-  _globals['_COLLABORATOR']._serialized_start=677
-  _globals['_COLLABORATOR']._serialized_end=753
-  _globals['_EXPERIMENT']._serialized_start=756
-  _globals['_EXPERIMENT']._serialized_end=1261
-  _globals['_GETEXPERIMENTREQUEST']._serialized_start=1263
-  _globals['_GETEXPERIMENTREQUEST']._serialized_end=1299
-  _globals['_LISTEXPERIMENTSREQUEST']._serialized_start=1301
-  _globals['_LISTEXPERIMENTSREQUEST']._serialized_end=1364
-  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_start=1366
-  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_end=1462
-  _globals['_CANCELEXPERIMENTREQUEST']._serialized_start=1464
-  _globals['_CANCELEXPERIMENTREQUEST']._serialized_end=1519
-  _globals['_REMOVEEXPERIMENTREQUEST']._serialized_start=1521
-  _globals['_REMOVEEXPERIMENTREQUEST']._serialized_end=1560
-  _globals['_REMOVEEXPERIMENTRESPONSE']._serialized_start=1562
-  _globals['_REMOVEEXPERIMENTRESPONSE']._serialized_end=1588
-  _globals['_STREAMMETRICSREQUEST']._serialized_start=1590
-  _globals['_STREAMMETRICSREQUEST']._serialized_end=1676
-  _globals['_METRIC']._serialized_start=1679
-  _globals['_METRIC']._serialized_end=1838
-  _globals['_STREAMEVENTSREQUEST']._serialized_start=1840
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=1925
-  _globals['_EVENT']._serialized_start=1928
-  _globals['_EVENT']._serialized_end=2078
-  _globals['_DOWNLOADMODELREQUEST']._serialized_start=2081
-  _globals['_DOWNLOADMODELREQUEST']._serialized_end=2209
-  _globals['_LISTENVOYSREQUEST']._serialized_start=2211
-  _globals['_LISTENVOYSREQUEST']._serialized_end=2230
-  _globals['_ENVOYINFO']._serialized_start=2233
-  _globals['_ENVOYINFO']._serialized_end=2497
-  _globals['_LISTENVOYSRESPONSE']._serialized_start=2499
-  _globals['_LISTENVOYSRESPONSE']._serialized_end=2559
-  _globals['_GETFEDERATIONREQUEST']._serialized_start=2561
-  _globals['_GETFEDERATIONREQUEST']._serialized_end=2583
-  _globals['_FEDERATION']._serialized_start=2585
-  _globals['_FEDERATION']._serialized_end=2673
-  _globals['_REVIEWREQUEST']._serialized_start=2676
-  _globals['_REVIEWREQUEST']._serialized_end=2857
-  _globals['_REVIEWREQUEST_DECISION']._serialized_start=2778
-  _globals['_REVIEWREQUEST_DECISION']._serialized_end=2857
-  _globals['_EXPERIMENTSERVICE']._serialized_start=3218
-  _globals['_EXPERIMENTSERVICE']._serialized_end=4065
+  _globals['_SUBMISSION']._serialized_start=106
+  _globals['_SUBMISSION']._serialized_end=364
+  _globals['_MODELUPLOAD']._serialized_start=366
+  _globals['_MODELUPLOAD']._serialized_end=460
+  _globals['_MODELREFERENCE']._serialized_start=462
+  _globals['_MODELREFERENCE']._serialized_end=518
+  _globals['_NAMES']._serialized_start=520
+  _globals['_NAMES']._serialized_end=542
+  _globals['_SUBMITEXPERIMENTREQUEST']._serialized_start=545
+  _globals['_SUBMITEXPERIMENTREQUEST']._serialized_end=790
+  _globals['_SUBMITEXPERIMENTRESPONSE']._serialized_start=793
+  _globals['_SUBMITEXPERIMENTRESPONSE']._serialized_end=978
+  _globals['_COLLABORATORCOUNTS']._serialized_start=981
+  _globals['_COLLABORATORCOUNTS']._serialized_end=1117
+  _globals['_EXPERIMENT']._serialized_start=1120
+  _globals['_EXPERIMENT']._serialized_end=1756
+  _globals['_EXPERIMENT_STATE']._serialized_start=1611
+  _globals['_EXPERIMENT_STATE']._serialized_end=1726
+  _globals['_GETEXPERIMENTREQUEST']._serialized_start=1758
+  _globals['_GETEXPERIMENTREQUEST']._serialized_end=1847
+  _globals['_LISTEXPERIMENTSREQUEST']._serialized_start=1849
+  _globals['_LISTEXPERIMENTSREQUEST']._serialized_end=1912
+  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_start=1914
+  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_end=2010
+  _globals['_COLLABORATOR']._serialized_start=2013
+  _globals['_COLLABORATOR']._serialized_end=2266
+  _globals['_COLLABORATOR_STATE']._serialized_start=2148
+  _globals['_COLLABORATOR_STATE']._serialized_end=2266
+  _globals['_LISTCOLLABORATORSREQUEST']._serialized_start=2268
+  _globals['_LISTCOLLABORATORSREQUEST']._serialized_end=2357
+  _globals['_LISTCOLLABORATORSRESPONSE']._serialized_start=2359
+  _globals['_LISTCOLLABORATORSRESPONSE']._serialized_end=2461
+  _globals['_CANCELEXPERIMENTREQUEST']._serialized_start=2463
+  _globals['_CANCELEXPERIMENTREQUEST']._serialized_end=2528
+  _globals['_REMOVEEXPERIMENTREQUEST']._serialized_start=2530
+  _globals['_REMOVEEXPERIMENTREQUEST']._serialized_end=2579
+  _globals['_REMOVEEXPERIMENTRESPONSE']._serialized_start=2581
+  _globals['_REMOVEEXPERIMENTRESPONSE']._serialized_end=2607
+  _globals['_REVIEWEXPERIMENTREQUEST']._serialized_start=2610
+  _globals['_REVIEWEXPERIMENTREQUEST']._serialized_end=2803
+  _globals['_REVIEWEXPERIMENTREQUEST_DECISION']._serialized_start=2742
+  _globals['_REVIEWEXPERIMENTREQUEST_DECISION']._serialized_end=2803
+  _globals['_STREAMMETRICSREQUEST']._serialized_start=2805
+  _globals['_STREAMMETRICSREQUEST']._serialized_end=2903
+  _globals['_STREAMMETRICSRESPONSE']._serialized_start=2905
+  _globals['_STREAMMETRICSRESPONSE']._serialized_end=2966
+  _globals['_METRIC']._serialized_start=2969
+  _globals['_METRIC']._serialized_end=3137
+  _globals['_STREAMEVENTSREQUEST']._serialized_start=3139
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=3236
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=3238
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=3296
+  _globals['_DOWNLOADMODELREQUEST']._serialized_start=3299
+  _globals['_DOWNLOADMODELREQUEST']._serialized_end=3550
+  _globals['_DOWNLOADMODELREQUEST_CHOICE']._serialized_start=3476
+  _globals['_DOWNLOADMODELREQUEST_CHOICE']._serialized_end=3541
+  _globals['_EXPERIMENTSERVICE']._serialized_start=3553
+  _globals['_EXPERIMENTSERVICE']._serialized_end=4465
 # @@protoc_insertion_point(module_scope)

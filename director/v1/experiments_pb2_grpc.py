@@ -28,6 +28,8 @@ if _version_not_supported:
 
 class ExperimentServiceStub:
     """Submit experiments, follow them, and fetch their models.
+    An experiment is named by its uid: 32 hexadecimal digits, drawn at random and never used again. A name is free again
+    once its experiment was removed.
     An experiment that is absent and one that is not the caller's are both NOT_FOUND (ExperimentNotFound).
     """
 
@@ -37,87 +39,84 @@ class ExperimentServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Submit = channel.stream_stream(
-                '/director.v1.ExperimentService/Submit',
-                request_serializer=director_dot_v1_dot_experiments__pb2.SubmitRequest.SerializeToString,
-                response_deserializer=director_dot_v1_dot_experiments__pb2.SubmitResponse.FromString,
+        self.SubmitExperiment = channel.stream_stream(
+                '/director.v1.ExperimentService/SubmitExperiment',
+                request_serializer=director_dot_v1_dot_experiments__pb2.SubmitExperimentRequest.SerializeToString,
+                response_deserializer=director_dot_v1_dot_experiments__pb2.SubmitExperimentResponse.FromString,
                 _registered_method=True)
-        self.Get = channel.unary_unary(
-                '/director.v1.ExperimentService/Get',
+        self.GetExperiment = channel.unary_unary(
+                '/director.v1.ExperimentService/GetExperiment',
                 request_serializer=director_dot_v1_dot_experiments__pb2.GetExperimentRequest.SerializeToString,
                 response_deserializer=director_dot_v1_dot_experiments__pb2.Experiment.FromString,
                 _registered_method=True)
-        self.List = channel.unary_unary(
-                '/director.v1.ExperimentService/List',
+        self.ListExperiments = channel.unary_unary(
+                '/director.v1.ExperimentService/ListExperiments',
                 request_serializer=director_dot_v1_dot_experiments__pb2.ListExperimentsRequest.SerializeToString,
                 response_deserializer=director_dot_v1_dot_experiments__pb2.ListExperimentsResponse.FromString,
                 _registered_method=True)
-        self.Cancel = channel.unary_unary(
-                '/director.v1.ExperimentService/Cancel',
+        self.ListCollaborators = channel.unary_unary(
+                '/director.v1.ExperimentService/ListCollaborators',
+                request_serializer=director_dot_v1_dot_experiments__pb2.ListCollaboratorsRequest.SerializeToString,
+                response_deserializer=director_dot_v1_dot_experiments__pb2.ListCollaboratorsResponse.FromString,
+                _registered_method=True)
+        self.CancelExperiment = channel.unary_unary(
+                '/director.v1.ExperimentService/CancelExperiment',
                 request_serializer=director_dot_v1_dot_experiments__pb2.CancelExperimentRequest.SerializeToString,
                 response_deserializer=director_dot_v1_dot_experiments__pb2.Experiment.FromString,
                 _registered_method=True)
-        self.Remove = channel.unary_unary(
-                '/director.v1.ExperimentService/Remove',
+        self.RemoveExperiment = channel.unary_unary(
+                '/director.v1.ExperimentService/RemoveExperiment',
                 request_serializer=director_dot_v1_dot_experiments__pb2.RemoveExperimentRequest.SerializeToString,
                 response_deserializer=director_dot_v1_dot_experiments__pb2.RemoveExperimentResponse.FromString,
+                _registered_method=True)
+        self.ReviewExperiment = channel.unary_unary(
+                '/director.v1.ExperimentService/ReviewExperiment',
+                request_serializer=director_dot_v1_dot_experiments__pb2.ReviewExperimentRequest.SerializeToString,
+                response_deserializer=director_dot_v1_dot_experiments__pb2.Experiment.FromString,
                 _registered_method=True)
         self.StreamMetrics = channel.unary_stream(
                 '/director.v1.ExperimentService/StreamMetrics',
                 request_serializer=director_dot_v1_dot_experiments__pb2.StreamMetricsRequest.SerializeToString,
-                response_deserializer=director_dot_v1_dot_experiments__pb2.Metric.FromString,
+                response_deserializer=director_dot_v1_dot_experiments__pb2.StreamMetricsResponse.FromString,
                 _registered_method=True)
         self.StreamEvents = channel.unary_stream(
                 '/director.v1.ExperimentService/StreamEvents',
                 request_serializer=director_dot_v1_dot_experiments__pb2.StreamEventsRequest.SerializeToString,
-                response_deserializer=director_dot_v1_dot_experiments__pb2.Event.FromString,
+                response_deserializer=director_dot_v1_dot_experiments__pb2.StreamEventsResponse.FromString,
                 _registered_method=True)
         self.DownloadModel = channel.unary_stream(
                 '/director.v1.ExperimentService/DownloadModel',
                 request_serializer=director_dot_v1_dot_experiments__pb2.DownloadModelRequest.SerializeToString,
                 response_deserializer=director_dot_v1_dot_common__pb2.DownloadPart.FromString,
                 _registered_method=True)
-        self.ListEnvoys = channel.unary_unary(
-                '/director.v1.ExperimentService/ListEnvoys',
-                request_serializer=director_dot_v1_dot_experiments__pb2.ListEnvoysRequest.SerializeToString,
-                response_deserializer=director_dot_v1_dot_experiments__pb2.ListEnvoysResponse.FromString,
-                _registered_method=True)
-        self.GetFederation = channel.unary_unary(
-                '/director.v1.ExperimentService/GetFederation',
-                request_serializer=director_dot_v1_dot_experiments__pb2.GetFederationRequest.SerializeToString,
-                response_deserializer=director_dot_v1_dot_experiments__pb2.Federation.FromString,
-                _registered_method=True)
-        self.Review = channel.unary_unary(
-                '/director.v1.ExperimentService/Review',
-                request_serializer=director_dot_v1_dot_experiments__pb2.ReviewRequest.SerializeToString,
-                response_deserializer=director_dot_v1_dot_experiments__pb2.Experiment.FromString,
-                _registered_method=True)
 
 
 class ExperimentServiceServicer:
     """Submit experiments, follow them, and fetch their models.
+    An experiment is named by its uid: 32 hexadecimal digits, drawn at random and never used again. A name is free again
+    once its experiment was removed.
     An experiment that is absent and one that is not the caller's are both NOT_FOUND (ExperimentNotFound).
     """
 
-    def Submit(self, request_iterator, context):
-        """Submit an experiment: the submission first, then, each time the director asks with `wanted`, chunks of the archive
-        or the model; the last answer is the experiment. Repeating it with the same submission id is harmless and goes on
-        at the first missing chunk.
+    def SubmitExperiment(self, request_iterator, context):
+        """Submit an experiment: the submission, then the parts that it announces (names of collaborators and users, chunks of
+        the manifest), then, each time the director asks with `wanted`, chunks of the archive or the model. The last answer
+        is the experiment. Repeating it with the same submission id is harmless and goes on at the first missing chunk.
         INVALID_ARGUMENT (InvalidPlan, InvalidArchive, TensorMismatch): the text says what. ALREADY_EXISTS: the name is taken.
-        DATA_LOSS: bytes do not match their digest. RESOURCE_EXHAUSTED: too large, or no room.
+        NOT_FOUND: the experiment or the model that it begins from. DATA_LOSS: bytes do not match their digest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Get(self, request, context):
-        """Read one experiment, what it waits for included.
+    def GetExperiment(self, request, context):
+        """Read one experiment by its uid or its name, what it waits for included.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def List(self, request, context):
+    def ListExperiments(self, request, context):
         """List the caller's experiments, newest first.
         INVALID_ARGUMENT: a page token that this director did not give.
         """
@@ -125,14 +124,22 @@ class ExperimentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Cancel(self, request, context):
+    def ListCollaborators(self, request, context):
+        """List an experiment's collaborators, by name.
+        INVALID_ARGUMENT: a page token that this director did not give.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelExperiment(self, request, context):
         """Cancel a pending or running experiment. FAILED_PRECONDITION: it has ended otherwise (cancelled already is a success).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Remove(self, request, context):
+    def RemoveExperiment(self, request, context):
         """Cancel it if it runs, drop its archive, models and updates, and take it from its users' lists.
         Its history stays in the database.
         """
@@ -140,9 +147,18 @@ class ExperimentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReviewExperiment(self, request, context):
+        """Approve or reject a pending experiment that waits for a manual review. PERMISSION_DENIED: not an operator.
+        FAILED_PRECONDITION: it waits for no review.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StreamMetrics(self, request, context):
         """Stream metrics from a cursor on. With `follow` it ends with the experiment, without it with the last one stored.
-        ABORTED: the cursor is of another epoch of the federation; start from 0.
+        ABORTED: the cursor is of another epoch of the federation; start without one. INVALID_ARGUMENT: it is of another
+        stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,85 +179,58 @@ class ExperimentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListEnvoys(self, request, context):
-        """List the envoys and whether they are online.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetFederation(self, request, context):
-        """Read what the federation expects of shards.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Review(self, request, context):
-        """Approve or reject a pending experiment that waits for a manual review. PERMISSION_DENIED: not an operator.
-        FAILED_PRECONDITION: it waits for no review.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_ExperimentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Submit': grpc.stream_stream_rpc_method_handler(
-                    servicer.Submit,
-                    request_deserializer=director_dot_v1_dot_experiments__pb2.SubmitRequest.FromString,
-                    response_serializer=director_dot_v1_dot_experiments__pb2.SubmitResponse.SerializeToString,
+            'SubmitExperiment': grpc.stream_stream_rpc_method_handler(
+                    servicer.SubmitExperiment,
+                    request_deserializer=director_dot_v1_dot_experiments__pb2.SubmitExperimentRequest.FromString,
+                    response_serializer=director_dot_v1_dot_experiments__pb2.SubmitExperimentResponse.SerializeToString,
             ),
-            'Get': grpc.unary_unary_rpc_method_handler(
-                    servicer.Get,
+            'GetExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetExperiment,
                     request_deserializer=director_dot_v1_dot_experiments__pb2.GetExperimentRequest.FromString,
                     response_serializer=director_dot_v1_dot_experiments__pb2.Experiment.SerializeToString,
             ),
-            'List': grpc.unary_unary_rpc_method_handler(
-                    servicer.List,
+            'ListExperiments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExperiments,
                     request_deserializer=director_dot_v1_dot_experiments__pb2.ListExperimentsRequest.FromString,
                     response_serializer=director_dot_v1_dot_experiments__pb2.ListExperimentsResponse.SerializeToString,
             ),
-            'Cancel': grpc.unary_unary_rpc_method_handler(
-                    servicer.Cancel,
+            'ListCollaborators': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCollaborators,
+                    request_deserializer=director_dot_v1_dot_experiments__pb2.ListCollaboratorsRequest.FromString,
+                    response_serializer=director_dot_v1_dot_experiments__pb2.ListCollaboratorsResponse.SerializeToString,
+            ),
+            'CancelExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelExperiment,
                     request_deserializer=director_dot_v1_dot_experiments__pb2.CancelExperimentRequest.FromString,
                     response_serializer=director_dot_v1_dot_experiments__pb2.Experiment.SerializeToString,
             ),
-            'Remove': grpc.unary_unary_rpc_method_handler(
-                    servicer.Remove,
+            'RemoveExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveExperiment,
                     request_deserializer=director_dot_v1_dot_experiments__pb2.RemoveExperimentRequest.FromString,
                     response_serializer=director_dot_v1_dot_experiments__pb2.RemoveExperimentResponse.SerializeToString,
+            ),
+            'ReviewExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviewExperiment,
+                    request_deserializer=director_dot_v1_dot_experiments__pb2.ReviewExperimentRequest.FromString,
+                    response_serializer=director_dot_v1_dot_experiments__pb2.Experiment.SerializeToString,
             ),
             'StreamMetrics': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamMetrics,
                     request_deserializer=director_dot_v1_dot_experiments__pb2.StreamMetricsRequest.FromString,
-                    response_serializer=director_dot_v1_dot_experiments__pb2.Metric.SerializeToString,
+                    response_serializer=director_dot_v1_dot_experiments__pb2.StreamMetricsResponse.SerializeToString,
             ),
             'StreamEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamEvents,
                     request_deserializer=director_dot_v1_dot_experiments__pb2.StreamEventsRequest.FromString,
-                    response_serializer=director_dot_v1_dot_experiments__pb2.Event.SerializeToString,
+                    response_serializer=director_dot_v1_dot_experiments__pb2.StreamEventsResponse.SerializeToString,
             ),
             'DownloadModel': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadModel,
                     request_deserializer=director_dot_v1_dot_experiments__pb2.DownloadModelRequest.FromString,
                     response_serializer=director_dot_v1_dot_common__pb2.DownloadPart.SerializeToString,
-            ),
-            'ListEnvoys': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListEnvoys,
-                    request_deserializer=director_dot_v1_dot_experiments__pb2.ListEnvoysRequest.FromString,
-                    response_serializer=director_dot_v1_dot_experiments__pb2.ListEnvoysResponse.SerializeToString,
-            ),
-            'GetFederation': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetFederation,
-                    request_deserializer=director_dot_v1_dot_experiments__pb2.GetFederationRequest.FromString,
-                    response_serializer=director_dot_v1_dot_experiments__pb2.Federation.SerializeToString,
-            ),
-            'Review': grpc.unary_unary_rpc_method_handler(
-                    servicer.Review,
-                    request_deserializer=director_dot_v1_dot_experiments__pb2.ReviewRequest.FromString,
-                    response_serializer=director_dot_v1_dot_experiments__pb2.Experiment.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -253,11 +242,13 @@ def add_ExperimentServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ExperimentService:
     """Submit experiments, follow them, and fetch their models.
+    An experiment is named by its uid: 32 hexadecimal digits, drawn at random and never used again. A name is free again
+    once its experiment was removed.
     An experiment that is absent and one that is not the caller's are both NOT_FOUND (ExperimentNotFound).
     """
 
     @staticmethod
-    def Submit(request_iterator,
+    def SubmitExperiment(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -270,9 +261,9 @@ class ExperimentService:
         return grpc.experimental.stream_stream(
             request_iterator,
             target,
-            '/director.v1.ExperimentService/Submit',
-            director_dot_v1_dot_experiments__pb2.SubmitRequest.SerializeToString,
-            director_dot_v1_dot_experiments__pb2.SubmitResponse.FromString,
+            '/director.v1.ExperimentService/SubmitExperiment',
+            director_dot_v1_dot_experiments__pb2.SubmitExperimentRequest.SerializeToString,
+            director_dot_v1_dot_experiments__pb2.SubmitExperimentResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -284,7 +275,7 @@ class ExperimentService:
             _registered_method=True)
 
     @staticmethod
-    def Get(request,
+    def GetExperiment(request,
             target,
             options=(),
             channel_credentials=None,
@@ -297,7 +288,7 @@ class ExperimentService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/director.v1.ExperimentService/Get',
+            '/director.v1.ExperimentService/GetExperiment',
             director_dot_v1_dot_experiments__pb2.GetExperimentRequest.SerializeToString,
             director_dot_v1_dot_experiments__pb2.Experiment.FromString,
             options,
@@ -311,7 +302,7 @@ class ExperimentService:
             _registered_method=True)
 
     @staticmethod
-    def List(request,
+    def ListExperiments(request,
             target,
             options=(),
             channel_credentials=None,
@@ -324,7 +315,7 @@ class ExperimentService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/director.v1.ExperimentService/List',
+            '/director.v1.ExperimentService/ListExperiments',
             director_dot_v1_dot_experiments__pb2.ListExperimentsRequest.SerializeToString,
             director_dot_v1_dot_experiments__pb2.ListExperimentsResponse.FromString,
             options,
@@ -338,7 +329,7 @@ class ExperimentService:
             _registered_method=True)
 
     @staticmethod
-    def Cancel(request,
+    def ListCollaborators(request,
             target,
             options=(),
             channel_credentials=None,
@@ -351,7 +342,34 @@ class ExperimentService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/director.v1.ExperimentService/Cancel',
+            '/director.v1.ExperimentService/ListCollaborators',
+            director_dot_v1_dot_experiments__pb2.ListCollaboratorsRequest.SerializeToString,
+            director_dot_v1_dot_experiments__pb2.ListCollaboratorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/director.v1.ExperimentService/CancelExperiment',
             director_dot_v1_dot_experiments__pb2.CancelExperimentRequest.SerializeToString,
             director_dot_v1_dot_experiments__pb2.Experiment.FromString,
             options,
@@ -365,7 +383,7 @@ class ExperimentService:
             _registered_method=True)
 
     @staticmethod
-    def Remove(request,
+    def RemoveExperiment(request,
             target,
             options=(),
             channel_credentials=None,
@@ -378,9 +396,36 @@ class ExperimentService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/director.v1.ExperimentService/Remove',
+            '/director.v1.ExperimentService/RemoveExperiment',
             director_dot_v1_dot_experiments__pb2.RemoveExperimentRequest.SerializeToString,
             director_dot_v1_dot_experiments__pb2.RemoveExperimentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviewExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/director.v1.ExperimentService/ReviewExperiment',
+            director_dot_v1_dot_experiments__pb2.ReviewExperimentRequest.SerializeToString,
+            director_dot_v1_dot_experiments__pb2.Experiment.FromString,
             options,
             channel_credentials,
             insecure,
@@ -407,7 +452,7 @@ class ExperimentService:
             target,
             '/director.v1.ExperimentService/StreamMetrics',
             director_dot_v1_dot_experiments__pb2.StreamMetricsRequest.SerializeToString,
-            director_dot_v1_dot_experiments__pb2.Metric.FromString,
+            director_dot_v1_dot_experiments__pb2.StreamMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -434,7 +479,7 @@ class ExperimentService:
             target,
             '/director.v1.ExperimentService/StreamEvents',
             director_dot_v1_dot_experiments__pb2.StreamEventsRequest.SerializeToString,
-            director_dot_v1_dot_experiments__pb2.Event.FromString,
+            director_dot_v1_dot_experiments__pb2.StreamEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -462,87 +507,6 @@ class ExperimentService:
             '/director.v1.ExperimentService/DownloadModel',
             director_dot_v1_dot_experiments__pb2.DownloadModelRequest.SerializeToString,
             director_dot_v1_dot_common__pb2.DownloadPart.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListEnvoys(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/director.v1.ExperimentService/ListEnvoys',
-            director_dot_v1_dot_experiments__pb2.ListEnvoysRequest.SerializeToString,
-            director_dot_v1_dot_experiments__pb2.ListEnvoysResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetFederation(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/director.v1.ExperimentService/GetFederation',
-            director_dot_v1_dot_experiments__pb2.GetFederationRequest.SerializeToString,
-            director_dot_v1_dot_experiments__pb2.Federation.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Review(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/director.v1.ExperimentService/Review',
-            director_dot_v1_dot_experiments__pb2.ReviewRequest.SerializeToString,
-            director_dot_v1_dot_experiments__pb2.Experiment.FromString,
             options,
             channel_credentials,
             insecure,

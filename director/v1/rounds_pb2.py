@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from director.v1 import common_pb2 as director_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64irector/v1/rounds.proto\x12\x0b\x64irector.v1\x1a\x18\x64irector/v1/common.proto\"H\n\x0fGetTasksRequest\x12\x15\n\rexperiment_id\x18\x01 \x01(\x03\x12\r\n\x05\x65nvoy\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\"\x85\x01\n\x10GetTasksResponse\x12!\n\x04work\x18\x01 \x01(\x0b\x32\x11.director.v1.WorkH\x00\x12!\n\x04idle\x18\x02 \x01(\x0b\x32\x11.director.v1.IdleH\x00\x12!\n\x04quit\x18\x03 \x01(\x0b\x32\x11.director.v1.QuitH\x00\x42\x08\n\x06\x61nswer\"\x9a\x01\n\x04Work\x12\r\n\x05round\x18\x01 \x01(\x03\x12\x12\n\nbase_model\x18\x02 \x01(\x03\x12$\n\x05model\x18\x03 \x01(\x0b\x32\x15.director.v1.BlobInfo\x12\'\n\x08manifest\x18\x04 \x01(\x0b\x32\x15.director.v1.Manifest\x12 \n\x05tasks\x18\x05 \x03(\x0b\x32\x11.director.v1.Task\"K\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x15\n\rsettings_json\x18\x04 \x01(\t\"\x06\n\x04Idle\"\x16\n\x04Quit\x12\x0e\n\x06reason\x18\x01 \x01(\t\"w\n\x19\x44ownloadRoundModelRequest\x12\x15\n\rexperiment_id\x18\x01 \x01(\x03\x12\r\n\x05\x65nvoy\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\x12\x0e\n\x06number\x18\x04 \x01(\x03\x12\x13\n\x0b\x66irst_index\x18\x05 \x01(\x03\"\xac\x02\n\x0c\x43ontribution\x12\x15\n\rexperiment_id\x18\x01 \x01(\x03\x12\r\n\x05\x65nvoy\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\x12\r\n\x05round\x18\x04 \x01(\x03\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x0f\n\x07samples\x18\x06 \x01(\x03\x12\x37\n\x07metrics\x18\x07 \x03(\x0b\x32&.director.v1.Contribution.MetricsEntry\x12%\n\x06update\x18\x08 \x01(\x0b\x32\x15.director.v1.BlobInfo\x12\'\n\x08manifest\x18\t \x01(\x0b\x32\x15.director.v1.Manifest\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"{\n\x19SubmitContributionRequest\x12\x31\n\x0c\x63ontribution\x18\x01 \x01(\x0b\x32\x19.director.v1.ContributionH\x00\x12#\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.director.v1.ChunkH\x00\x42\x06\n\x04part\"\x88\x01\n\x1aSubmitContributionResponse\x12+\n\x06wanted\x18\x01 \x01(\x0b\x32\x19.director.v1.UploadWantedH\x00\x12\x35\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32!.director.v1.ContributionAcceptedH\x00\x42\x06\n\x04part\"&\n\x14\x43ontributionAccepted\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x32\x98\x02\n\x0cRoundService\x12G\n\x08GetTasks\x12\x1c.director.v1.GetTasksRequest\x1a\x1d.director.v1.GetTasksResponse\x12T\n\rDownloadModel\x12&.director.v1.DownloadRoundModelRequest\x1a\x19.director.v1.DownloadPart0\x01\x12i\n\x12SubmitContribution\x12&.director.v1.SubmitContributionRequest\x1a\'.director.v1.SubmitContributionResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64irector/v1/rounds.proto\x12\x0b\x64irector.v1\x1a\x18\x64irector/v1/common.proto\"J\n\x10PollTasksRequest\x12\x16\n\x0e\x65xperiment_uid\x18\x01 \x01(\t\x12\r\n\x05\x65nvoy\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\"\x86\x01\n\x11PollTasksResponse\x12!\n\x04work\x18\x01 \x01(\x0b\x32\x11.director.v1.WorkH\x00\x12!\n\x04idle\x18\x02 \x01(\x0b\x32\x11.director.v1.IdleH\x00\x12!\n\x04quit\x18\x03 \x01(\x0b\x32\x11.director.v1.QuitH\x00\x42\x08\n\x06\x61nswer\"\x8a\x01\n\x04Work\x12\r\n\x05round\x18\x01 \x01(\x03\x12\x12\n\nbase_model\x18\x02 \x01(\x03\x12$\n\x05model\x18\x03 \x01(\x0b\x32\x15.director.v1.BlobInfo\x12\x17\n\x0fmanifest_sha256\x18\x04 \x01(\x0c\x12 \n\x05tasks\x18\x05 \x03(\x0b\x32\x11.director.v1.Task\"\x9a\x01\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.director.v1.Task.Kind\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x15\n\rsettings_json\x18\x04 \x01(\t\"5\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\t\n\x05TRAIN\x10\x01\x12\x0c\n\x08VALIDATE\x10\x02\"\x06\n\x04Idle\"\x16\n\x04Quit\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x95\x01\n\x18\x44ownloadBaseModelRequest\x12\x16\n\x0e\x65xperiment_uid\x18\x01 \x01(\t\x12\r\n\x05\x65nvoy\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\x12\x0e\n\x06number\x18\x04 \x01(\x03\x12\x13\n\x0b\x66irst_index\x18\x05 \x01(\x03\x12\x1c\n\x14held_manifest_sha256\x18\x06 \x01(\x0c\"\x9d\x02\n\x0c\x43ontribution\x12\x16\n\x0e\x65xperiment_uid\x18\x01 \x01(\t\x12\r\n\x05\x65nvoy\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x03\x12\r\n\x05round\x18\x04 \x01(\x03\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x0f\n\x07samples\x18\x06 \x01(\x03\x12\x37\n\x07metrics\x18\x07 \x03(\x0b\x32&.director.v1.Contribution.MetricsEntry\x12%\n\x06update\x18\x08 \x01(\x0b\x32\x15.director.v1.BlobInfo\x12\x17\n\x0fmanifest_sha256\x18\t \x01(\x0c\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"{\n\x19SubmitContributionRequest\x12\x31\n\x0c\x63ontribution\x18\x01 \x01(\x0b\x32\x19.director.v1.ContributionH\x00\x12#\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x12.director.v1.ChunkH\x00\x42\x06\n\x04part\"\x88\x01\n\x1aSubmitContributionResponse\x12+\n\x06wanted\x18\x01 \x01(\x0b\x32\x19.director.v1.UploadWantedH\x00\x12\x35\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x0b\x32!.director.v1.ContributionAcceptedH\x00\x42\x06\n\x04part\"&\n\x14\x43ontributionAccepted\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x32\x9e\x02\n\x0cRoundService\x12J\n\tPollTasks\x12\x1d.director.v1.PollTasksRequest\x1a\x1e.director.v1.PollTasksResponse\x12W\n\x11\x44ownloadBaseModel\x12%.director.v1.DownloadBaseModelRequest\x1a\x19.director.v1.DownloadPart0\x01\x12i\n\x12SubmitContribution\x12&.director.v1.SubmitContributionRequest\x1a\'.director.v1.SubmitContributionResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,30 +34,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONTRIBUTION_METRICSENTRY']._loaded_options = None
   _globals['_CONTRIBUTION_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_GETTASKSREQUEST']._serialized_start=67
-  _globals['_GETTASKSREQUEST']._serialized_end=139
-  _globals['_GETTASKSRESPONSE']._serialized_start=142
-  _globals['_GETTASKSRESPONSE']._serialized_end=275
-  _globals['_WORK']._serialized_start=278
-  _globals['_WORK']._serialized_end=432
-  _globals['_TASK']._serialized_start=434
-  _globals['_TASK']._serialized_end=509
-  _globals['_IDLE']._serialized_start=511
-  _globals['_IDLE']._serialized_end=517
-  _globals['_QUIT']._serialized_start=519
-  _globals['_QUIT']._serialized_end=541
-  _globals['_DOWNLOADROUNDMODELREQUEST']._serialized_start=543
-  _globals['_DOWNLOADROUNDMODELREQUEST']._serialized_end=662
-  _globals['_CONTRIBUTION']._serialized_start=665
-  _globals['_CONTRIBUTION']._serialized_end=965
-  _globals['_CONTRIBUTION_METRICSENTRY']._serialized_start=919
-  _globals['_CONTRIBUTION_METRICSENTRY']._serialized_end=965
-  _globals['_SUBMITCONTRIBUTIONREQUEST']._serialized_start=967
-  _globals['_SUBMITCONTRIBUTIONREQUEST']._serialized_end=1090
-  _globals['_SUBMITCONTRIBUTIONRESPONSE']._serialized_start=1093
-  _globals['_SUBMITCONTRIBUTIONRESPONSE']._serialized_end=1229
-  _globals['_CONTRIBUTIONACCEPTED']._serialized_start=1231
-  _globals['_CONTRIBUTIONACCEPTED']._serialized_end=1269
-  _globals['_ROUNDSERVICE']._serialized_start=1272
-  _globals['_ROUNDSERVICE']._serialized_end=1552
+  _globals['_POLLTASKSREQUEST']._serialized_start=67
+  _globals['_POLLTASKSREQUEST']._serialized_end=141
+  _globals['_POLLTASKSRESPONSE']._serialized_start=144
+  _globals['_POLLTASKSRESPONSE']._serialized_end=278
+  _globals['_WORK']._serialized_start=281
+  _globals['_WORK']._serialized_end=419
+  _globals['_TASK']._serialized_start=422
+  _globals['_TASK']._serialized_end=576
+  _globals['_TASK_KIND']._serialized_start=523
+  _globals['_TASK_KIND']._serialized_end=576
+  _globals['_IDLE']._serialized_start=578
+  _globals['_IDLE']._serialized_end=584
+  _globals['_QUIT']._serialized_start=586
+  _globals['_QUIT']._serialized_end=608
+  _globals['_DOWNLOADBASEMODELREQUEST']._serialized_start=611
+  _globals['_DOWNLOADBASEMODELREQUEST']._serialized_end=760
+  _globals['_CONTRIBUTION']._serialized_start=763
+  _globals['_CONTRIBUTION']._serialized_end=1048
+  _globals['_CONTRIBUTION_METRICSENTRY']._serialized_start=1002
+  _globals['_CONTRIBUTION_METRICSENTRY']._serialized_end=1048
+  _globals['_SUBMITCONTRIBUTIONREQUEST']._serialized_start=1050
+  _globals['_SUBMITCONTRIBUTIONREQUEST']._serialized_end=1173
+  _globals['_SUBMITCONTRIBUTIONRESPONSE']._serialized_start=1176
+  _globals['_SUBMITCONTRIBUTIONRESPONSE']._serialized_end=1312
+  _globals['_CONTRIBUTIONACCEPTED']._serialized_start=1314
+  _globals['_CONTRIBUTIONACCEPTED']._serialized_end=1352
+  _globals['_ROUNDSERVICE']._serialized_start=1355
+  _globals['_ROUNDSERVICE']._serialized_end=1641
 # @@protoc_insertion_point(module_scope)

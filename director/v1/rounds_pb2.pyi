@@ -8,6 +8,7 @@ from director.v1 import common_pb2 as _common_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,32 +21,32 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class GetTasksRequest(_message.Message):
+class PollTasksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_UID_FIELD_NUMBER: _builtins.int
     ENVOY_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
-    experiment_id: _builtins.int
+    experiment_uid: _builtins.str
     envoy: _builtins.str
     attempt: _builtins.int
     def __init__(
         self,
         *,
-        experiment_id: _builtins.int = ...,
+        experiment_uid: _builtins.str = ...,
         envoy: _builtins.str = ...,
         attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "envoy", b"envoy", "experiment_id", b"experiment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "envoy", b"envoy", "experiment_uid", b"experiment_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetTasksRequest: _TypeAlias = GetTasksRequest  # noqa: Y015
+Global___PollTasksRequest: _TypeAlias = PollTasksRequest  # noqa: Y015
 
 @_typing.final
-class GetTasksResponse(_message.Message):
+class PollTasksResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WORK_FIELD_NUMBER: _builtins.int
@@ -78,7 +79,7 @@ class GetTasksResponse(_message.Message):
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 
-Global___GetTasksResponse: _TypeAlias = GetTasksResponse  # noqa: Y015
+Global___PollTasksResponse: _TypeAlias = PollTasksResponse  # noqa: Y015
 
 @_typing.final
 class Work(_message.Message):
@@ -87,15 +88,17 @@ class Work(_message.Message):
     ROUND_FIELD_NUMBER: _builtins.int
     BASE_MODEL_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
-    MANIFEST_FIELD_NUMBER: _builtins.int
+    MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     base_model: _builtins.int
-    """The model to start from."""
+    """Number of the model to start from."""
+    manifest_sha256: _builtins.bytes
+    """SHA-256 of its manifest; 32 bytes. All models of an experiment have the same one."""
     @_builtins.property
-    def model(self) -> _common_pb2.BlobInfo: ...
-    @_builtins.property
-    def manifest(self) -> _common_pb2.Manifest: ...
+    def model(self) -> _common_pb2.BlobInfo:
+        """Its payload."""
+
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
         """In the plan's order; those done already are left out."""
@@ -106,12 +109,12 @@ class Work(_message.Message):
         round: _builtins.int = ...,
         base_model: _builtins.int = ...,
         model: _common_pb2.BlobInfo | None = ...,
-        manifest: _common_pb2.Manifest | None = ...,
+        manifest_sha256: _builtins.bytes = ...,
         tasks: _abc.Iterable[Global___Task] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "manifest", b"manifest", "model", b"model", "round", b"round", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "manifest_sha256", b"manifest_sha256", "model", b"model", "round", b"round", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -121,13 +124,33 @@ Global___Work: _TypeAlias = Work  # noqa: Y015
 class Task(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Task._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Task._Kind.ValueType  # 0
+        TRAIN: Task._Kind.ValueType  # 1
+        """Changes the model."""
+        VALIDATE: Task._Kind.ValueType  # 2
+        """Only measures."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What a task does."""
+
+    KIND_UNSPECIFIED: Task.Kind.ValueType  # 0
+    TRAIN: Task.Kind.ValueType  # 1
+    """Changes the model."""
+    VALIDATE: Task.Kind.ValueType  # 2
+    """Only measures."""
+
     NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     FUNCTION_FIELD_NUMBER: _builtins.int
     SETTINGS_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    kind: _builtins.str
-    """train or validate."""
+    kind: Global___Task.Kind.ValueType
     function: _builtins.str
     """"module:callable" in the archive."""
     settings_json: _builtins.str
@@ -136,7 +159,7 @@ class Task(_message.Message):
         self,
         *,
         name: _builtins.str = ...,
-        kind: _builtins.str = ...,
+        kind: Global___Task.Kind.ValueType = ...,
         function: _builtins.str = ...,
         settings_json: _builtins.str = ...,
     ) -> None: ...
@@ -184,36 +207,40 @@ class Quit(_message.Message):
 Global___Quit: _TypeAlias = Quit  # noqa: Y015
 
 @_typing.final
-class DownloadRoundModelRequest(_message.Message):
+class DownloadBaseModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_UID_FIELD_NUMBER: _builtins.int
     ENVOY_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     FIRST_INDEX_FIELD_NUMBER: _builtins.int
-    experiment_id: _builtins.int
+    HELD_MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
+    experiment_uid: _builtins.str
     envoy: _builtins.str
     attempt: _builtins.int
     number: _builtins.int
     first_index: _builtins.int
-    """Where to go on; 0 for the whole model."""
+    """Where to go on; 0 for the whole payload."""
+    held_manifest_sha256: _builtins.bytes
+    """SHA-256 of the manifest that the caller holds already; the same one is not sent again."""
     def __init__(
         self,
         *,
-        experiment_id: _builtins.int = ...,
+        experiment_uid: _builtins.str = ...,
         envoy: _builtins.str = ...,
         attempt: _builtins.int = ...,
         number: _builtins.int = ...,
         first_index: _builtins.int = ...,
+        held_manifest_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "envoy", b"envoy", "experiment_id", b"experiment_id", "first_index", b"first_index", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "envoy", b"envoy", "experiment_uid", b"experiment_uid", "first_index", b"first_index", "held_manifest_sha256", b"held_manifest_sha256", "number", b"number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DownloadRoundModelRequest: _TypeAlias = DownloadRoundModelRequest  # noqa: Y015
+Global___DownloadBaseModelRequest: _TypeAlias = DownloadBaseModelRequest  # noqa: Y015
 
 @_typing.final
 class Contribution(_message.Message):
@@ -239,7 +266,7 @@ class Contribution(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    EXPERIMENT_ID_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_UID_FIELD_NUMBER: _builtins.int
     ENVOY_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
@@ -247,14 +274,16 @@ class Contribution(_message.Message):
     SAMPLES_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     UPDATE_FIELD_NUMBER: _builtins.int
-    MANIFEST_FIELD_NUMBER: _builtins.int
-    experiment_id: _builtins.int
+    MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
+    experiment_uid: _builtins.str
     envoy: _builtins.str
     attempt: _builtins.int
     round: _builtins.int
     task: _builtins.str
     samples: _builtins.int
     """Samples that the result rests on; at least 1. Its weight in averages."""
+    manifest_sha256: _builtins.bytes
+    """For a train task: SHA-256 of the update's manifest, which must be the model's; 32 bytes."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Metrics by name."""
@@ -263,12 +292,10 @@ class Contribution(_message.Message):
     def update(self) -> _common_pb2.BlobInfo:
         """For a train task: the update, the whole tensors after training."""
 
-    @_builtins.property
-    def manifest(self) -> _common_pb2.Manifest: ...
     def __init__(
         self,
         *,
-        experiment_id: _builtins.int = ...,
+        experiment_uid: _builtins.str = ...,
         envoy: _builtins.str = ...,
         attempt: _builtins.int = ...,
         round: _builtins.int = ...,
@@ -276,11 +303,11 @@ class Contribution(_message.Message):
         samples: _builtins.int = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         update: _common_pb2.BlobInfo | None = ...,
-        manifest: _common_pb2.Manifest | None = ...,
+        manifest_sha256: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "envoy", b"envoy", "experiment_id", b"experiment_id", "manifest", b"manifest", "metrics", b"metrics", "round", b"round", "samples", b"samples", "task", b"task", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "envoy", b"envoy", "experiment_uid", b"experiment_uid", "manifest_sha256", b"manifest_sha256", "metrics", b"metrics", "round", b"round", "samples", b"samples", "task", b"task", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -38,14 +38,14 @@ class RoundServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.GetTasks = channel.unary_unary(
-                '/director.v1.RoundService/GetTasks',
-                request_serializer=director_dot_v1_dot_rounds__pb2.GetTasksRequest.SerializeToString,
-                response_deserializer=director_dot_v1_dot_rounds__pb2.GetTasksResponse.FromString,
+        self.PollTasks = channel.unary_unary(
+                '/director.v1.RoundService/PollTasks',
+                request_serializer=director_dot_v1_dot_rounds__pb2.PollTasksRequest.SerializeToString,
+                response_deserializer=director_dot_v1_dot_rounds__pb2.PollTasksResponse.FromString,
                 _registered_method=True)
-        self.DownloadModel = channel.unary_stream(
-                '/director.v1.RoundService/DownloadModel',
-                request_serializer=director_dot_v1_dot_rounds__pb2.DownloadRoundModelRequest.SerializeToString,
+        self.DownloadBaseModel = channel.unary_stream(
+                '/director.v1.RoundService/DownloadBaseModel',
+                request_serializer=director_dot_v1_dot_rounds__pb2.DownloadBaseModelRequest.SerializeToString,
                 response_deserializer=director_dot_v1_dot_common__pb2.DownloadPart.FromString,
                 _registered_method=True)
         self.SubmitContribution = channel.stream_stream(
@@ -61,14 +61,14 @@ class RoundServiceServicer:
     ABORTED (StaleAttempt): the experiment was handed to this envoy again since; the older process stops.
     """
 
-    def GetTasks(self, request, context):
+    def PollTasks(self, request, context):
         """Ask what to do: a long poll that answers within 30 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def DownloadModel(self, request, context):
+    def DownloadBaseModel(self, request, context):
         """Download a model of the experiment. NOT_FOUND (ModelNotFound): no such number, or not kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -89,14 +89,14 @@ class RoundServiceServicer:
 
 def add_RoundServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'GetTasks': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetTasks,
-                    request_deserializer=director_dot_v1_dot_rounds__pb2.GetTasksRequest.FromString,
-                    response_serializer=director_dot_v1_dot_rounds__pb2.GetTasksResponse.SerializeToString,
+            'PollTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.PollTasks,
+                    request_deserializer=director_dot_v1_dot_rounds__pb2.PollTasksRequest.FromString,
+                    response_serializer=director_dot_v1_dot_rounds__pb2.PollTasksResponse.SerializeToString,
             ),
-            'DownloadModel': grpc.unary_stream_rpc_method_handler(
-                    servicer.DownloadModel,
-                    request_deserializer=director_dot_v1_dot_rounds__pb2.DownloadRoundModelRequest.FromString,
+            'DownloadBaseModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadBaseModel,
+                    request_deserializer=director_dot_v1_dot_rounds__pb2.DownloadBaseModelRequest.FromString,
                     response_serializer=director_dot_v1_dot_common__pb2.DownloadPart.SerializeToString,
             ),
             'SubmitContribution': grpc.stream_stream_rpc_method_handler(
@@ -119,7 +119,7 @@ class RoundService:
     """
 
     @staticmethod
-    def GetTasks(request,
+    def PollTasks(request,
             target,
             options=(),
             channel_credentials=None,
@@ -132,9 +132,9 @@ class RoundService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/director.v1.RoundService/GetTasks',
-            director_dot_v1_dot_rounds__pb2.GetTasksRequest.SerializeToString,
-            director_dot_v1_dot_rounds__pb2.GetTasksResponse.FromString,
+            '/director.v1.RoundService/PollTasks',
+            director_dot_v1_dot_rounds__pb2.PollTasksRequest.SerializeToString,
+            director_dot_v1_dot_rounds__pb2.PollTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -146,7 +146,7 @@ class RoundService:
             _registered_method=True)
 
     @staticmethod
-    def DownloadModel(request,
+    def DownloadBaseModel(request,
             target,
             options=(),
             channel_credentials=None,
@@ -159,8 +159,8 @@ class RoundService:
         return grpc.experimental.unary_stream(
             request,
             target,
-            '/director.v1.RoundService/DownloadModel',
-            director_dot_v1_dot_rounds__pb2.DownloadRoundModelRequest.SerializeToString,
+            '/director.v1.RoundService/DownloadBaseModel',
+            director_dot_v1_dot_rounds__pb2.DownloadBaseModelRequest.SerializeToString,
             director_dot_v1_dot_common__pb2.DownloadPart.FromString,
             options,
             channel_credentials,

@@ -37,9 +37,9 @@ class RoundServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RoundServiceAsyncStub: ...
-    GetTasks: _grpc.UnaryUnaryMultiCallable[_rounds_pb2.GetTasksRequest, _rounds_pb2.GetTasksResponse]
+    PollTasks: _grpc.UnaryUnaryMultiCallable[_rounds_pb2.PollTasksRequest, _rounds_pb2.PollTasksResponse]
     """Ask what to do: a long poll that answers within 30 s."""
-    DownloadModel: _grpc.UnaryStreamMultiCallable[_rounds_pb2.DownloadRoundModelRequest, _common_pb2.DownloadPart]
+    DownloadBaseModel: _grpc.UnaryStreamMultiCallable[_rounds_pb2.DownloadBaseModelRequest, _common_pb2.DownloadPart]
     """Download a model of the experiment. NOT_FOUND (ModelNotFound): no such number, or not kept."""
     SubmitContribution: _grpc.StreamStreamMultiCallable[_rounds_pb2.SubmitContributionRequest, _rounds_pb2.SubmitContributionResponse]
     """Send the result of one task: the contribution first, then, if the director asks with `wanted`, the update's chunks;
@@ -57,9 +57,9 @@ class RoundServiceAsyncStub(RoundServiceStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    GetTasks: _aio.UnaryUnaryMultiCallable[_rounds_pb2.GetTasksRequest, _rounds_pb2.GetTasksResponse]  # type: ignore[assignment]
+    PollTasks: _aio.UnaryUnaryMultiCallable[_rounds_pb2.PollTasksRequest, _rounds_pb2.PollTasksResponse]  # type: ignore[assignment]
     """Ask what to do: a long poll that answers within 30 s."""
-    DownloadModel: _aio.UnaryStreamMultiCallable[_rounds_pb2.DownloadRoundModelRequest, _common_pb2.DownloadPart]  # type: ignore[assignment]
+    DownloadBaseModel: _aio.UnaryStreamMultiCallable[_rounds_pb2.DownloadBaseModelRequest, _common_pb2.DownloadPart]  # type: ignore[assignment]
     """Download a model of the experiment. NOT_FOUND (ModelNotFound): no such number, or not kept."""
     SubmitContribution: _aio.StreamStreamMultiCallable[_rounds_pb2.SubmitContributionRequest, _rounds_pb2.SubmitContributionResponse]  # type: ignore[assignment]
     """Send the result of one task: the contribution first, then, if the director asks with `wanted`, the update's chunks;
@@ -76,17 +76,17 @@ class RoundServiceServicer(metaclass=_abc_1.ABCMeta):
     """
 
     @_abc_1.abstractmethod
-    def GetTasks(
+    def PollTasks(
         self,
-        request: _rounds_pb2.GetTasksRequest,
+        request: _rounds_pb2.PollTasksRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_rounds_pb2.GetTasksResponse, _abc.Awaitable[_rounds_pb2.GetTasksResponse]]:
+    ) -> _typing.Union[_rounds_pb2.PollTasksResponse, _abc.Awaitable[_rounds_pb2.PollTasksResponse]]:
         """Ask what to do: a long poll that answers within 30 s."""
 
     @_abc_1.abstractmethod
-    def DownloadModel(
+    def DownloadBaseModel(
         self,
-        request: _rounds_pb2.DownloadRoundModelRequest,
+        request: _rounds_pb2.DownloadBaseModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_common_pb2.DownloadPart], _abc.AsyncIterator[_common_pb2.DownloadPart]]:
         """Download a model of the experiment. NOT_FOUND (ModelNotFound): no such number, or not kept."""

@@ -3,15 +3,17 @@
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import grpc.aio
 
+from director.domain.limits import MAX_CHUNK_BYTES
 from director.errors import InvalidArgument
 from director.wire import headers
 
-MAX_MESSAGE_BYTES = 64 * 2**20
+MAX_MESSAGE_BYTES = MAX_CHUNK_BYTES + 64 * 1024
+"""The largest message in either direction: the largest chunk and the message around it."""
 
 OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.keepalive_time_ms", 60_000),
@@ -20,7 +22,7 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # gRPC's own pauses grow to two minutes; a director that is back should not wait for its envoys that long.
+    # gRPC's own pauses grow to two minutes: too long to wait for envoys once the director is back.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
@@ -31,23 +33,38 @@ def addresses_of(text: str) -> tuple[str, ...]:
     """Read host:port[,host:port…].
 
     Raises:
-        InvalidArgument: it is something else.
+        InvalidArgument: a part is not an address, or its port is not a number from 1 to 65535.
     """
     found = tuple(each.strip() for each in text.split(","))
     for each in found:
         host, colon, port = each.rpartition(":")
         if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
-            raise InvalidArgument(f"the director's address is HOST:PORT[,HOST:PORT…], which {text!r} is not")
+            raise InvalidArgument(f"{text!r} is not the address of a director; write HOST:PORT[,HOST:PORT…]")
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Where the certificates of mutual TLS lie, as PEM files."""
+    """The PEM files of mutual TLS."""
 
     root_certificate: Path
     certificate: Path
     private_key: Path
+
+    @classmethod
+    def of(cls, root_certificate: Path | None, certificate: Path | None, private_key: Path | None) -> Self | None:
+        """Return the files if all three are named, and None without any of them.
+
+        Raises:
+            InvalidArgument: some are named and some are not.
+        """
+        match root_certificate, certificate, private_key:
+            case (None, None, None):
+                return None
+            case (Path() as root, Path() as own, Path() as key):
+                return cls(root, own, key)
+            case _:
+                raise InvalidArgument("mutual TLS needs all three: --root-certificate, --certificate and --private-key")
 
     def read(self) -> tuple[bytes, bytes, bytes]:
         """Return root certificate, certificate and private key.
@@ -105,7 +122,7 @@ def is_loopback(address: str) -> bool:
 
 
 def _options(address: str) -> tuple[tuple[str, Any], ...]:
-    # The proxy of http_proxy and its kin could only lead to its own loopback.
+    # A proxy, as http_proxy and similar variables name it, would connect to the proxy's own loopback.
     return (*OPTIONS, ("grpc.enable_http_proxy", 0)) if is_loopback(address) else OPTIONS
 
 

@@ -5,150 +5,131 @@ from collections.abc import AsyncIterator
 from director.errors import InvalidArgument
 from director.services.process import Process
 from director.services.runtime import Caller
-from director.services.submissions import Submitting
-from director.v1 import common_pb2, experiments_pb2, experiments_pb2_grpc
-from director.version import __version__
-from director.wire import codec, request_chunks, views
-from director.wire.downloads import parts
-from director.wire.guard import Context, caller_of
-
-Decision = experiments_pb2.ReviewRequest
+from director.services.submissions import Wanted
+from director.v1 import common_pb2, experiments_pb2_grpc
+from director.v1 import experiments_pb2 as pb
+from director.wire import codec
+from director.wire.downloads import model_parts
+from director.wire.guard import Context, caller_of, uid_of
+from director.wire.pages import batches, write_page
+from director.wire.request_chunks import chunks, wanted
+from director.wire.submission_stream import next_submission
 
 
 class ExperimentServicer(experiments_pb2_grpc.ExperimentServiceServicer):
-    """What researchers and operators say."""
+    """What researchers and operators say about experiments."""
 
     def __init__(self, process: Process) -> None:
         """Serve a process."""
         self._process = process
-        self._submissions = process.submissions
         self._experiments = process.experiments
         self._streams = process.streams
 
     def _caller(self, context: Context) -> Caller:
         return self._process.caller(caller_of(context))
 
-    async def Submit(
-        self, request_iterator: AsyncIterator[experiments_pb2.SubmitRequest], context: Context
-    ) -> AsyncIterator[experiments_pb2.SubmitResponse]:
+    async def SubmitExperiment(
+        self, request_iterator: AsyncIterator[pb.SubmitExperimentRequest], context: Context
+    ) -> AsyncIterator[pb.SubmitExperimentResponse]:
         """Submit an experiment."""
         caller, requests = self._caller(context), aiter(request_iterator)
-        message = await request_chunks.first(requests, "submission")
-        if message.WhichOneof("part") != "submission":
-            raise InvalidArgument("the first message of the stream is the submission")
-        begun = await self._submissions.begin(codec.submission(message.submission), caller)
-        if isinstance(begun, Submitting):
-            chunks = request_chunks.chunks(requests, chunk_of)
-            if (wanted := request_chunks.wanted(begun.archive)) is not None:
-                yield experiments_pb2.SubmitResponse(archive_wanted=wanted)
-            await self._submissions.receive_archive(begun, chunks)
-            if (wanted := request_chunks.wanted(begun.model)) is not None:
-                yield experiments_pb2.SubmitResponse(model_wanted=wanted)
-            await self._submissions.receive_model(begun, chunks)
-            begun = await self._submissions.accept(begun)
-        yield experiments_pb2.SubmitResponse(experiment=views.experiment(begun))
+        command = await next_submission(requests)
+        bytes_sent = chunks(requests, chunk_of)
+        async for step in self._process.submissions.submit(command, caller, lambda _wanted: bytes_sent):
+            match step:
+                case Wanted("archive", upload):
+                    yield pb.SubmitExperimentResponse(archive_wanted=wanted(upload))
+                case Wanted(_, upload):
+                    yield pb.SubmitExperimentResponse(model_wanted=wanted(upload))
+                case experiment:
+                    yield pb.SubmitExperimentResponse(experiment=codec.write_experiment(experiment))
 
-    async def Get(self, request: experiments_pb2.GetExperimentRequest, context: Context) -> experiments_pb2.Experiment:
+    async def GetExperiment(self, request: pb.GetExperimentRequest, context: Context) -> pb.Experiment:
         """Read one experiment."""
-        caller = self._caller(context)
-        view = await self._experiments.get(request.name, caller)
-        waiting_for = await self._process.explaining.why(request.name, caller)
-        return views.experiment(view, waiting_for=waiting_for, plan=True)
+        by_name = request.WhichOneof("experiment") == "experiment_name"
+        which = request.experiment_name if by_name else uid_of(request.experiment_uid)
+        return codec.write_experiment(await self._experiments.get(which, self._caller(context)))
 
-    async def List(
-        self, request: experiments_pb2.ListExperimentsRequest, context: Context
-    ) -> experiments_pb2.ListExperimentsResponse:
+    async def ListExperiments(self, request: pb.ListExperimentsRequest, context: Context) -> pb.ListExperimentsResponse:
         """List the caller's experiments."""
-        found, token = await self._experiments.listed(
+        page = await self._experiments.listed(
             self._caller(context), page_size=request.page_size, page_token=request.page_token
         )
-        return experiments_pb2.ListExperimentsResponse(
-            experiments=[views.experiment(each) for each in found], next_page_token=token
+        experiments, token = write_page(page, codec.write_experiment)
+        return pb.ListExperimentsResponse(experiments=experiments, next_page_token=token)
+
+    async def ListCollaborators(
+        self, request: pb.ListCollaboratorsRequest, context: Context
+    ) -> pb.ListCollaboratorsResponse:
+        """List an experiment's collaborators."""
+        page = await self._experiments.collaborators(
+            uid_of(request.experiment_uid),
+            self._caller(context),
+            page_size=request.page_size,
+            page_token=request.page_token,
         )
+        collaborators, token = write_page(page, codec.write_collaborator)
+        return pb.ListCollaboratorsResponse(collaborators=collaborators, next_page_token=token)
 
-    async def Cancel(
-        self, request: experiments_pb2.CancelExperimentRequest, context: Context
-    ) -> experiments_pb2.Experiment:
+    async def CancelExperiment(self, request: pb.CancelExperimentRequest, context: Context) -> pb.Experiment:
         """Cancel an experiment."""
-        view = await self._experiments.cancel(request.name, self._caller(context), reason=request.reason)
-        return views.experiment(view)
+        uid = uid_of(request.experiment_uid)
+        found = await self._experiments.cancel(uid, self._caller(context), reason=request.reason)
+        return codec.write_experiment(found)
 
-    async def Remove(
-        self, request: experiments_pb2.RemoveExperimentRequest, context: Context
-    ) -> experiments_pb2.RemoveExperimentResponse:
+    async def RemoveExperiment(
+        self, request: pb.RemoveExperimentRequest, context: Context
+    ) -> pb.RemoveExperimentResponse:
         """Remove an experiment."""
-        await self._experiments.remove(request.name, self._caller(context))
-        return experiments_pb2.RemoveExperimentResponse()
+        await self._experiments.remove(uid_of(request.experiment_uid), self._caller(context))
+        return pb.RemoveExperimentResponse()
 
-    async def Review(self, request: experiments_pb2.ReviewRequest, context: Context) -> experiments_pb2.Experiment:
+    async def ReviewExperiment(self, request: pb.ReviewExperimentRequest, context: Context) -> pb.Experiment:
         """Approve or reject an experiment."""
-        caller = self._caller(context)
-        if request.decision not in (Decision.DECISION_APPROVE, Decision.DECISION_REJECT):
+        caller, uid = self._caller(context), uid_of(request.experiment_uid)
+        if request.decision not in (request.APPROVE, request.REJECT):
             raise InvalidArgument("decide: approve or reject")
-        approve = request.decision == Decision.DECISION_APPROVE
-        view = await self._experiments.review(request.name, caller, approve=approve, reason=request.reason)
-        return views.experiment(view)
+        approve = request.decision == request.APPROVE
+        found = await self._experiments.review(uid, caller, approve=approve, reason=request.reason)
+        return codec.write_experiment(found)
 
     async def StreamMetrics(
-        self, request: experiments_pb2.StreamMetricsRequest, context: Context
-    ) -> AsyncIterator[experiments_pb2.Metric]:
+        self, request: pb.StreamMetricsRequest, context: Context
+    ) -> AsyncIterator[pb.StreamMetricsResponse]:
         """Stream metrics from a cursor on."""
-        stream = self._streams.metrics(
-            request.name, self._caller(context), after=request.after_seq, epoch=request.epoch, follow=request.follow
-        )
-        async for metric, epoch in stream:
-            if metric is not None:
-                yield views.metric(metric, epoch)
+        caller, uid = self._caller(context), uid_of(request.experiment_uid)
+        after = codec.read_cursor(request.after) if request.HasField("after") else None
+        async for metrics in self._streams.metrics(uid, caller, after=after, follow=request.follow):
+            for batch in batches(metrics, codec.write_metric):
+                yield pb.StreamMetricsResponse(metrics=batch)
 
     async def StreamEvents(
-        self, request: experiments_pb2.StreamEventsRequest, context: Context
-    ) -> AsyncIterator[experiments_pb2.Event]:
+        self, request: pb.StreamEventsRequest, context: Context
+    ) -> AsyncIterator[pb.StreamEventsResponse]:
         """Stream events from a cursor on."""
-        stream = self._streams.events(
-            request.name, self._caller(context), after=request.after_seq, epoch=request.epoch, follow=request.follow
-        )
-        async for event, epoch in stream:
-            if event is not None:
-                yield views.event(event, epoch)
+        caller, uid = self._caller(context), uid_of(request.experiment_uid)
+        after = codec.read_cursor(request.after) if request.HasField("after") else None
+        async for events in self._streams.events(uid, caller, after=after, follow=request.follow):
+            for batch in batches(events, codec.write_event):
+                yield pb.StreamEventsResponse(events=batch)
 
     async def DownloadModel(
-        self, request: experiments_pb2.DownloadModelRequest, context: Context
+        self, request: pb.DownloadModelRequest, context: Context
     ) -> AsyncIterator[common_pb2.DownloadPart]:
         """Download a model."""
-        caller, which = self._caller(context), codec.model_choice(request)
-        experiment, model = await self._experiments.model(request.name, caller, which)
-        async for part in parts(
+        caller, uid, which = self._caller(context), uid_of(request.experiment_uid), codec.read_model(request)
+        experiment, model = await self._experiments.model(uid, caller, which)
+        async for part in model_parts(
             self._process.runtime,
             model.blob,
-            first_index=request.first_index,
             manifest=experiment.manifest,
             number=model.number,
+            first_index=request.first_index,
+            held=request.held_manifest_sha256,
         ):
             yield part
 
-    async def ListEnvoys(
-        self, request: experiments_pb2.ListEnvoysRequest, context: Context
-    ) -> experiments_pb2.ListEnvoysResponse:
-        """List the envoys."""
-        del request
-        found = await self._process.envoys.listed(self._caller(context))
-        return experiments_pb2.ListEnvoysResponse(envoys=[views.envoy(each) for each in found])
 
-    async def GetFederation(
-        self, request: experiments_pb2.GetFederationRequest, context: Context
-    ) -> experiments_pb2.Federation:
-        """Read what the federation expects."""
-        del request
-        caller_of(context)
-        settings = self._process.runtime.settings
-        return experiments_pb2.Federation(
-            epoch=await self._process.epoch(),
-            sample_shape=settings.sample_shape or (),
-            target_shape=settings.target_shape or (),
-            version=__version__,
-        )
-
-
-def chunk_of(message: experiments_pb2.SubmitRequest) -> common_pb2.Chunk | None:
+def chunk_of(message: pb.SubmitExperimentRequest) -> common_pb2.Chunk | None:
     """Return the chunk that a message holds."""
     return message.chunk if message.WhichOneof("part") == "chunk" else None

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
-from director.errors import DirectorError, Forbidden, Unauthenticated
+from director.domain.names import is_uid
+from director.errors import DirectorError, Forbidden, InvalidArgument, Unauthenticated
 from director.wire.headers import CLIENT_ID
 from director.wire.statuses import to_rich_status
 
@@ -46,6 +47,19 @@ def require_self(context: Context, envoy: str) -> str:
     if caller != envoy:
         raise Forbidden(f"caller {caller!r} cannot act as envoy {envoy!r}")
     return envoy
+
+
+def uid_of(uid: str) -> str:
+    """Return an experiment's uid, or refuse what is not written like one.
+
+    Raises:
+        InvalidArgument: it is something else, such as a name.
+    """
+    if not is_uid(uid):
+        raise InvalidArgument(
+            f"experiment_uid is {uid[:80]!r}; it should be 32 hexadecimal digits, as GetExperiment returns"
+        )
+    return uid.lower()
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):

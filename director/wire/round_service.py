@@ -2,15 +2,15 @@
 
 from collections.abc import AsyncIterator
 
-from director.domain.types import ExperimentId
 from director.errors import InvalidArgument
 from director.services.process import Process
 from director.store.contributions import Stored
 from director.store.stash import Upload
 from director.v1 import common_pb2, rounds_pb2, rounds_pb2_grpc
-from director.wire import codec, request_chunks, views
-from director.wire.downloads import parts
-from director.wire.guard import Context, caller_of, require_self
+from director.wire import codec
+from director.wire.downloads import model_parts
+from director.wire.guard import Context, caller_of, require_self, uid_of
+from director.wire.request_chunks import chunks, next_message, wanted
 
 
 class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
@@ -21,22 +21,25 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         self._process = process
         self._rounds = process.rounds
 
-    async def GetTasks(self, request: rounds_pb2.GetTasksRequest, context: Context) -> rounds_pb2.GetTasksResponse:
+    async def PollTasks(self, request: rounds_pb2.PollTasksRequest, context: Context) -> rounds_pb2.PollTasksResponse:
         """Ask what to do."""
         envoy = require_self(context, request.envoy)
-        answer = await self._rounds.get_tasks(ExperimentId(request.experiment_id), envoy, request.attempt)
-        return views.tasks(answer)
+        answer = await self._rounds.poll_tasks(uid_of(request.experiment_uid), envoy, request.attempt)
+        return codec.write_answer(answer)
 
-    async def DownloadModel(
-        self, request: rounds_pb2.DownloadRoundModelRequest, context: Context
+    async def DownloadBaseModel(
+        self, request: rounds_pb2.DownloadBaseModelRequest, context: Context
     ) -> AsyncIterator[common_pb2.DownloadPart]:
         """Download a model."""
-        envoy = require_self(context, request.envoy)
-        experiment_id = ExperimentId(request.experiment_id)
-        model, manifest = await self._rounds.model(experiment_id, envoy, request.attempt, request.number)
-        runtime = self._process.runtime
-        async for part in parts(
-            runtime, model.blob, first_index=request.first_index, manifest=manifest, number=model.number
+        envoy, uid = require_self(context, request.envoy), uid_of(request.experiment_uid)
+        model, manifest = await self._rounds.model(uid, envoy, request.attempt, request.number)
+        async for part in model_parts(
+            self._process.runtime,
+            model.blob,
+            manifest=manifest,
+            number=model.number,
+            first_index=request.first_index,
+            held=request.held_manifest_sha256,
         ):
             yield part
 
@@ -44,18 +47,19 @@ class RoundServicer(rounds_pb2_grpc.RoundServiceServicer):
         self, request_iterator: AsyncIterator[rounds_pb2.SubmitContributionRequest], context: Context
     ) -> AsyncIterator[rounds_pb2.SubmitContributionResponse]:
         """Hand in the result of a task."""
-        caller_of(context)  # nobody may stay nobody by saying nothing
+        caller_of(context)  # a caller that says nothing is still asked who it is
         requests = aiter(request_iterator)
-        message = await request_chunks.first(requests, "contribution")
+        message = await next_message(requests, "the contribution")
         if message.WhichOneof("part") != "contribution":
             raise InvalidArgument("the first message of the stream is the contribution")
         require_self(context, message.contribution.envoy)
-        command = codec.contribution(message.contribution)
+        message.contribution.experiment_uid = uid_of(message.contribution.experiment_uid)
+        command = codec.read_contribution(message.contribution)
         begun = await self._rounds.begin_contribution(command)
         if isinstance(begun, Upload):
-            if (wanted := request_chunks.wanted(begun)) is not None:
-                yield rounds_pb2.SubmitContributionResponse(wanted=wanted)
-            await self._rounds.receive_update(command, begun, request_chunks.chunks(requests, chunk_of))
+            if begun.missing is not None:
+                yield rounds_pb2.SubmitContributionResponse(wanted=wanted(begun))
+            await self._rounds.receive_update(command, begun, chunks(requests, chunk_of))
         stored = begun if isinstance(begun, Stored) else await self._rounds.contribute(command)
         accepted = rounds_pb2.ContributionAccepted(sha256=bytes.fromhex(stored.digest or ""))
         yield rounds_pb2.SubmitContributionResponse(accepted=accepted)

@@ -1,4 +1,4 @@
-"""The port: the three services, health checking and reflection, with or without TLS."""
+"""The port: the four services, health checking and reflection, with or without TLS."""
 
 from typing import Any
 
@@ -14,12 +14,15 @@ from director.v1 import (
     envoys_pb2_grpc,
     experiments_pb2,
     experiments_pb2_grpc,
+    federation_pb2,
+    federation_pb2_grpc,
     rounds_pb2,
     rounds_pb2_grpc,
 )
 from director.wire.channels import MAX_MESSAGE_BYTES, TlsFiles, is_loopback
 from director.wire.envoy_service import EnvoyServicer
 from director.wire.experiment_service import ExperimentServicer
+from director.wire.federation_service import FederationServicer
 from director.wire.guard import ErrorInterceptor
 from director.wire.round_service import RoundServicer
 
@@ -29,6 +32,7 @@ SERVICES = tuple(
         (envoys_pb2, "EnvoyService"),
         (experiments_pb2, "ExperimentService"),
         (rounds_pb2, "RoundService"),
+        (federation_pb2, "FederationService"),
     )
 )
 
@@ -58,6 +62,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         envoys_pb2_grpc.add_EnvoyServiceServicer_to_server(EnvoyServicer(process), self._server)
         experiments_pb2_grpc.add_ExperimentServiceServicer_to_server(ExperimentServicer(process), self._server)
+        federation_pb2_grpc.add_FederationServiceServicer_to_server(FederationServicer(process), self._server)
         rounds_pb2_grpc.add_RoundServiceServicer_to_server(RoundServicer(process), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)

@@ -1,29 +1,35 @@
 """Errors as gRPC statuses, and back: the one table that maps them.
 
-A status carries the error's text and, in its details, a `google.rpc.ErrorInfo` that names the error's class. So a
-caller meets the very class that the director raised, and a client in another language reads the same name.
+A status carries the error's text and, in its details, a `google.rpc.ErrorInfo` that names the error's class. So the
+client raises the class that the director raised, and a client in another language reads the same name. An error that
+means "later" also carries a `google.rpc.RetryInfo` with the delay.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import timedelta
 from types import MappingProxyType
 from typing import cast
 
 import grpc
 from google.protobuf import any_pb2
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
 from director import errors
-from director.errors import DirectorError, Unavailable
+from director.errors import DirectorError, Later, Unavailable
 
 DOMAIN = "director"
-"""The `domain` of our ErrorInfo; reasons of other domains are not ours to read."""
+"""The `domain` of our ErrorInfo; reasons of other domains are ignored."""
 
 DETAILS_KEY = "grpc-status-details-bin"
 
 LONGEST_TEXT = 1024
 """Bytes of an error's text on the wire: it travels twice, in headers that peers limit to 8 KiB."""
+
+MAX_DELAY = timedelta(minutes=5)
+"""A caller waits no longer than this, whatever a status says."""
 
 STATUSES: Mapping[type[DirectorError], grpc.StatusCode] = MappingProxyType(
     {
@@ -34,18 +40,24 @@ STATUSES: Mapping[type[DirectorError], grpc.StatusCode] = MappingProxyType(
         errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
         errors.PreconditionFailed: grpc.StatusCode.FAILED_PRECONDITION,
         errors.Conflict: grpc.StatusCode.ABORTED,
-        errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
-        errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+        errors.TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        errors.DiskFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        errors.Later: grpc.StatusCode.UNAVAILABLE,
         errors.Corrupt: grpc.StatusCode.DATA_LOSS,
         errors.SchemaOutdated: grpc.StatusCode.FAILED_PRECONDITION,
         DirectorError: grpc.StatusCode.INTERNAL,
     }
 )
-"""The code of each class; a class that is not listed has that of the nearest one above it."""
+"""The code of each class; a class that is not listed has the code of the nearest listed class above it."""
 
 CLASSES: Mapping[grpc.StatusCode, type[DirectorError]] = MappingProxyType(
-    {code: kind for kind, code in STATUSES.items() if kind is not errors.SchemaOutdated}
-    | {grpc.StatusCode.CANCELLED: Unavailable, grpc.StatusCode.DEADLINE_EXCEEDED: Unavailable}
+    {code: kind for kind, code in tuple(STATUSES.items())[::-1] if kind is not errors.SchemaOutdated}
+    | {
+        grpc.StatusCode.UNAVAILABLE: Unavailable,
+        grpc.StatusCode.CANCELLED: Unavailable,
+        grpc.StatusCode.DEADLINE_EXCEEDED: Unavailable,
+    }
 )
 """What to raise for a status that does not name its class: from a proxy, from gRPC itself, from a newer director."""
 
@@ -56,27 +68,42 @@ def code_of(kind: type[DirectorError]) -> grpc.StatusCode:
 
 
 def to_rich_status(error: DirectorError) -> grpc.Status:
-    """Turn an error into the status that ends a call.
+    """Turn an error into the status that ends a call; one that means "later" carries the delay.
 
     A servicer ends its call with `await context.abort(status.code, status.details, status.trailing_metadata)`.
     """
-    info = any_pb2.Any()
-    info.Pack(error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN))
+    details = [_packed(error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN))]
+    if isinstance(error, Later):
+        info = error_details_pb2.RetryInfo()
+        info.retry_delay.FromTimedelta(error.retry_after)
+        details.append(_packed(info))
     text = _clipped(str(error) or type(error).__name__)
-    return rpc_status.to_status(status_pb2.Status(code=code_of(type(error)).value[0], message=text, details=[info]))
+    return rpc_status.to_status(status_pb2.Status(code=code_of(type(error)).value[0], message=text, details=details))
 
 
 def from_rpc_error(error: grpc.RpcError) -> DirectorError:
     """Turn the error of a call, synchronous or asyncio, into the one that the director raised.
 
     A call that was cut off (UNAVAILABLE, CANCELLED, DEADLINE_EXCEEDED) becomes `Unavailable`: repeat it.
+    RESOURCE_EXHAUSTED without our ErrorInfo becomes `Overloaded` if it carries a delay, and `TooLarge` if not.
     """
-    text = error.details() or f"the director answered {error.code().name} without a word"
-    kinds = {kind.__name__: kind for kind in _family(DirectorError)}
-    for reason in _reasons(error):
-        if reason in kinds:
-            return kinds[reason](text)
-    return CLASSES.get(error.code(), DirectorError)(text)
+    text = error.details() or f"the director answered {error.code().name} without a text"
+    reason, delay = _details(error)
+    kind = {each.__name__: each for each in _family(DirectorError)}.get(reason)
+    if kind is None:
+        kind = CLASSES.get(error.code(), DirectorError)
+        if kind is errors.TooLarge and delay is not None:
+            kind = errors.Overloaded
+    found = kind(text)
+    if isinstance(found, Later):
+        found.retry_after = delay or timedelta(0)  # a call that was cut off says nothing: the caller's own pauses apply
+    return found
+
+
+def _packed(detail: Message) -> any_pb2.Any:
+    wrapped = any_pb2.Any()
+    wrapped.Pack(detail)
+    return wrapped
 
 
 def _clipped(text: str) -> str:
@@ -92,15 +119,19 @@ def _family(kind: type[DirectorError]) -> Iterator[type[DirectorError]]:
         yield from _family(each)
 
 
-def _reasons(error: grpc.RpcError) -> Iterator[str]:
-    """Yield the reasons that our ErrorInfos in a status name; a status that cannot be read has none."""
+def _details(error: grpc.RpcError) -> tuple[str, timedelta | None]:
+    """Return the reason that our ErrorInfo names, and the delay that a RetryInfo names; both may be missing."""
+    reason, delay = "", None
     metadata = cast(Iterable[tuple[str, str | bytes]], error.trailing_metadata() or ())  # pairs, unlike the stubs say
     for key, value in metadata:
-        if key == DETAILS_KEY and isinstance(value, bytes):
-            info = error_details_pb2.ErrorInfo()
-            try:
-                for detail in status_pb2.Status.FromString(value).details:
-                    if detail.Unpack(info) and info.domain == DOMAIN:
-                        yield info.reason
-            except DecodeError:
-                return
+        if key != DETAILS_KEY or not isinstance(value, bytes):
+            continue
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        with suppress(DecodeError):
+            for detail in status_pb2.Status.FromString(value).details:
+                if detail.Unpack(info) and info.domain == DOMAIN:
+                    reason = info.reason
+                elif detail.Unpack(retry):
+                    seconds = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+                    delay = timedelta(seconds=min(max(seconds, 0), MAX_DELAY.total_seconds()))
+    return reason, delay

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from director.store.engine import database
 from director.store.engine.opening import open_database
 from tests.simulation.endings import Ending, ending
-from tests.store import words
+from tests.tables import result_rows, round_rows
 
 T = TypeVar("T")
 
@@ -18,20 +18,18 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def rows(self, query: str, **parameters: Any) -> list[Any]:
-        """Return what a query finds; plain values where it has one column."""
-        return asyncio.run(self._opened(lambda db: words.rows(db, query, **parameters)))
+    def ask(self, reader: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Return what a reader of rows finds."""
+        return asyncio.run(self._opened(lambda db: reader(db, *arguments)))
 
     def is_half_way(self, round_number: int) -> bool:
         """Whether oslo's results of a round are stored, and rome is at work on its own."""
-        done = self.rows("SELECT task FROM contributions WHERE round = :round ORDER BY task", round=round_number)
-        asked = "SELECT given_at FROM assignments WHERE round = :round AND envoy = 'rome'"
-        given = self.rows(asked, round=round_number)
-        return done == ["train", "validate"] and given != [None]
+        done = [each.task for each in self.ask(result_rows.contributions) if each.round == round_number]
+        return done == ["train", "validate"] and self.ask(round_rows.was_given_tasks, round_number, "rome")
 
     def ending(self) -> Ending:
         """Read what a federation left behind, the same way on both engines."""
-        found = asyncio.run(self._opened(ending))
+        found = self.ask(ending)
         told = {aspect: [alike(row) for row in each] for aspect, each in found.items()}
         return {aspect: each if aspect == "step" else sorted(each, key=repr) for aspect, each in told.items()}
 

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 from director.cli import main as command_line
-from director.domain.messages import Contribute
-from director.envoy import runner
+from director.domain.commands import Contribute
+from director.envoy import agent
 from director.envoy.director_client import DirectorClient
 
 
@@ -20,7 +20,7 @@ class RecordingClient(DirectorClient):
         """Contribute; when this returns it is stored, and in the ledger too."""
         await super().contribute(result, update)
         digest = None if result.update is None else result.update.digest
-        record(result.experiment_id, result.round_number, result.envoy, result.task, result.samples, digest)
+        record(result.experiment_uid, result.round_number, result.envoy, result.task, result.samples, digest)
 
 
 def record(*entry: object) -> None:
@@ -31,5 +31,5 @@ def record(*entry: object) -> None:
 
 def main() -> None:
     """Run the envoy."""
-    runner.DirectorClient = RecordingClient  # type: ignore[misc]
+    agent.DirectorClient = RecordingClient  # type: ignore[misc]
     command_line.main()

@@ -10,6 +10,7 @@ from director.demo.stage import READY, first_line
 from tests.acceptance.databases import Database
 from tests.acceptance.material import WARDS, Ward, expected_model, lay_out, start_envoys, submit
 from tests.acceptance.processes import Machine, Running, eventually, free_address
+from tests.tables import event_rows, experiment_rows, outcome_rows, presence_rows, result_rows
 from tests.world import content_of, payload_of
 
 SAME = {"bern": WARDS["oslo"], "lima": WARDS["rome"]}
@@ -38,13 +39,13 @@ class Replicas:
 
     def start_director(self, address: str) -> str:
         """Start a director, wait until it is ready, and return its id."""
-        before = set(self.database.rows("SELECT id FROM directors"))
+        before = set(self.database.ask(presence_rows.directors))
         log = f"director-{self.addresses.index(address)}"
         options = ["--listen", address, "--database", self.database.url]
         started = self.machine.start(log, "serve", *options, piped=True)
         line = first_line(started.process)
         assert line.startswith(READY), f"it says {line!r} and logs {started.lines}"
-        [new] = set(self.database.rows("SELECT id FROM directors")) - before
+        [new] = set(self.database.ask(presence_rows.directors)) - before
         self.directors[new], self.listening[new] = started, address
         return str(new)
 
@@ -65,51 +66,47 @@ class Replicas:
 
     def owner(self, name: str) -> str:
         """Return who owns an experiment, as soon as somebody does."""
-        query = "SELECT director_id FROM experiments WHERE name = :name AND director_id IS NOT NULL"
-        [found] = eventually(lambda: self.database.rows(query, name=name), f"somebody owns {name}")
+        [found] = eventually(lambda: self.database.ask(experiment_rows.owner, name), f"somebody owns {name}")
         return str(found)
 
     def reached(self, round_number: int) -> None:
         """Wait until every experiment is in a round, or past it."""
-        query = "SELECT id FROM experiments WHERE round >= :round"
         eventually(
-            lambda: len(self.database.rows(query, round=round_number)) == len(self.experiments),
+            lambda: len(self.database.ask(experiment_rows.in_round, round_number)) == len(self.experiments),
             f"every experiment reaches round {round_number}",
             seconds=60,
         )
 
     def finish(self, *, seconds: float = 60) -> None:
         """Wait until every experiment has ended."""
-        query = "SELECT id FROM experiments WHERE finished_at IS NOT NULL AND removed_at IS NULL"
-        everything = len(self.experiments)
-        eventually(lambda: len(self.database.rows(query)) == everything, "every experiment ends", seconds=seconds)
+        eventually(
+            lambda: len(self.database.ask(experiment_rows.ended)) == len(self.experiments),
+            "every experiment ends",
+            seconds=seconds,
+        )
 
     def happened(self, kind: str) -> list[Any]:
         """Return when something happened to which experiments, and its details."""
-        query = "SELECT e.name, v.at, v.details FROM events v JOIN experiments e ON e.id = v.stream WHERE kind = :kind"
-        return self.database.rows(f"{query} ORDER BY v.at", kind=kind)
+        found = [(name, event.at, event.details) for name, event in self.database.ask(event_rows.with_names, kind)]
+        return sorted(found, key=lambda each: each[1])
 
     def owners(self, name: str) -> list[Any]:
         """Return what happened when to who owns an experiment, in order."""
-        query = "SELECT v.kind, v.at FROM events v JOIN experiments e ON e.id = v.stream WHERE e.name = :name"
-        kinds = "('experiment_claimed', 'experiment_released')"
-        return self.database.rows(f"{query} AND v.kind IN {kinds} ORDER BY v.seq", name=name)
+        found = self.database.ask(event_rows.with_names, "experiment_claimed", "experiment_released")
+        return [(event.kind, event.at) for experiment, event in found if experiment == name]
 
     def broken_promises(self) -> list[str]:
         """Compare what is stored with what was acknowledged, and with what is right."""
-        rows, said = self.database.rows, []
-        unfinished = "SELECT name, state, reason FROM experiments WHERE state <> 'finished' AND removed_at IS NULL"
-        states = rows(unfinished)
-        said += [f"experiment {name} is {state}: {reason}" for name, state, reason in states]
-        members = "SELECT c.envoy, c.state, c.error FROM collaborators c JOIN experiments e ON e.id = c.experiment_id"
-        dropped = rows(f"{members} WHERE c.state <> 'done' AND e.removed_at IS NULL")
-        said += [f"envoy {envoy} is {state}: {error}" for envoy, state, error in dropped]
-        models = "SELECT m.number, m.digest FROM models m JOIN experiments e ON e.id = m.experiment_id"
+        ask, said = self.database.ask, []
+        for name, state, reason in ask(outcome_rows.unfinished):
+            said.append(f"experiment {name} is {state}: {reason}")
+        for envoy, state, error in ask(outcome_rows.dropped_out):
+            said.append(f"envoy {envoy} is {state}: {error}")
         right = [(number, content_of(payload_of(expected_model(number))).digest) for number in range(self.rounds + 1)]
         for name in self.experiments:
-            if rows(f"{models} WHERE e.name = :name ORDER BY m.number", name=name) != right:
+            if ask(outcome_rows.model_digests, name) != right:
                 said.append(f"experiment {name} has other models")
-        stored = rows("SELECT experiment_id, round, envoy, task, samples, digest FROM contributions")
+        stored = ask(result_rows.receipts)
         expected = sum(len(envoys) * (2 * self.rounds + 1) for envoys in self.experiments.values())
         if len(stored) != expected:
             said.append(f"{len(stored)} results are stored, not {expected}")

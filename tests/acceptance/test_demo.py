@@ -3,15 +3,16 @@
 import asyncio
 import re
 import signal
-import sqlite3
-from contextlib import closing
 
 import psutil
 import pytest
 import safetensors.numpy
 
+from tests.acceptance.databases import Database
 from tests.acceptance.processes import Machine, eventually
 from tests.postgres import PostgresServer
+from tests.tables import event_rows, result_rows
+from tests.tables.statements import rows
 
 ROUNDS, ENVOYS = 4, 2
 SIZE = ["--rounds", str(ROUNDS), "--envoys", str(ENVOYS)]
@@ -37,12 +38,11 @@ def test_killed_director_and_another_engine_give_the_same_model_to_the_bit(
     assert only(best, crashed) == only(best, undisturbed)
     assert float(only(best, crashed)) > 0.8
     assert "the director is killed in the middle of round 2" in crashed
-    with closing(sqlite3.connect(f"file:{machine.folder}/kept/director.db?mode=ro", uri=True)) as database:
-        [contributions] = database.execute("SELECT count(*) FROM contributions").fetchone()
-        metrics = [seq for (seq,) in database.execute("SELECT seq FROM metrics ORDER BY seq")]
-        told = [kind for (kind,) in database.execute("SELECT kind FROM events WHERE stream = 1 ORDER BY seq")]
-        rounds = database.execute(only(r"(?s)\n(SELECT .*?);\n", crashed)).fetchall()
-    assert contributions == ENVOYS * (2 * ROUNDS + 1)
+    database = Database(f"sqlite:///{machine.folder}/kept/director.db")
+    metrics = [each.seq for each in database.ask(result_rows.metrics)]
+    told = [event.kind for event in database.ask(event_rows.of, 1)]
+    rounds = database.ask(rows, only(r"(?s)\n(SELECT .*?);\n", crashed))
+    assert len(database.ask(result_rows.contributions)) == ENVOYS * (2 * ROUNDS + 1)
     assert metrics == list(range(1, len(metrics) + 1))
     assert (told.count("round_closed"), told.count("experiment_claimed")) == (ROUNDS + 1, 2)
     assert (told[0], told[-1]) == ("experiment_submitted", "experiment_finished")

@@ -59,9 +59,10 @@ def test_database_that_falls_in_a_round_and_comes_back_costs_time_alone(
 
 def refusal(address: str) -> grpc.StatusCode | None:
     """Ask a director something; return why it does not answer."""
+    request = experiments_pb2.GetExperimentRequest(experiment_name="north")
     with sync_channel(address, None, "ada") as channel:
         try:
-            ExperimentServiceStub(channel).Get(experiments_pb2.GetExperimentRequest(name="north"), timeout=20)
+            ExperimentServiceStub(channel).GetExperiment(request, timeout=20)
         except grpc.RpcError as error:
             return error.code()
     return None

@@ -66,18 +66,20 @@ def test_models_are_the_averages_reckoned_by_hand(machine: Machine) -> None:
 def test_experiment_is_listed_and_shown(machine: Machine) -> None:
     [listed] = [each for each in machine.ask("experiment", "list") if each["name"] == "first"]
     shown = machine.ask("experiment", "show", "first")
+    collaborators = machine.ask("experiment", "collaborators", shown["uid"])
     page = machine.say("experiment", "show", "first").splitlines()
 
     assert (listed["state"], listed["owner"], listed["best_model"]) == ("finished", "ada", BEST)
     assert (shown["last_model"], shown["rounds_total"], shown["plan"]["rule"]) == (ROUNDS, ROUNDS, "weighted_average")
-    assert [(each["envoy"], each["state"]) for each in shown["collaborators"]] == [("oslo", "done"), ("rome", "done")]
+    assert [(each["envoy"], each["state"]) for each in collaborators] == [("oslo", "done"), ("rome", "done")]
     assert page[0].split() == ["Experiment", "first"]
     assert [line.split() for line in page[-2:]] == [["oslo", "done", "1", "-"], ["rome", "done", "1", "-"]]
 
 
 def test_metrics_are_numbered_and_may_be_read_from_the_middle(machine: Machine) -> None:
     metrics = machine.ask("experiment", "metrics", "first")
-    followed = machine.say("experiment", "metrics", "first", "--follow", "--after", "3", "--json").splitlines()
+    after = metrics[2]["cursor"]
+    followed = machine.say("experiment", "metrics", "first", "--follow", "--after", after, "--json").splitlines()
 
     assert [each["seq"] for each in metrics] == list(range(1, METRICS + 1))
     assert [json.loads(line) for line in followed] == metrics[3:]
@@ -99,7 +101,7 @@ def test_envoys_and_reasons_are_told(machine: Machine) -> None:
     envoys = machine.ask("envoys")
     reason = machine.ask("why", "first")
 
-    assert [(each["name"], each["is_online"], each["samples"]) for each in envoys] == [
+    assert [(each["name"], each["online"], each["shard"]["samples"]) for each in envoys] == [
         (name, True, ward.count) for name, ward in WARDS.items()
     ]
     assert reason == {"name": "first", "state": "finished", "reason": "", "waiting_for": ["nothing: it is finished"]}
@@ -133,7 +135,7 @@ def test_database_is_looked_after(machine: Machine) -> None:
         expected = []
     assert (wrong, status, errors) == (expected, int(bool(expected)), "")
     assert found["findings"] == []
-    assert machine.ask("db", "current") == {"schema": "0001", "needed": "0001"}
+    assert machine.ask("db", "current") == {"schema": "0002", "needed": "0002"}
 
 
 def test_experiment_is_cancelled_and_removed(machine: Machine) -> None:

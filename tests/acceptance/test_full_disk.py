@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import grpc
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 
 from director.client import Federation
 from director.client.payloads import spool
-from director.client.sending import submission
+from director.client.sending import Orders, requests
+from director.domain.commands import SubmitExperiment
 from director.errors import DiskFull
-from director.v1.experiments_pb2 import SubmitRequest
 from director.v1.experiments_pb2_grpc import ExperimentServiceStub
 from director.wire.channels import sync_channel
 from tests.acceptance.material import PLAN, WARDS, submit
@@ -26,8 +27,10 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 LEASE = 2.0
 GATED = 2
 """The round in which rome's training does not end before the test lets it."""
-DEADLINE = 6.0
+DEADLINE = 20.0  # longer than an envoy waits before it asks a director without room again, 5 s and more
 FULL_SECONDS = 1.5
+PATIENCE = 1.0
+"""Seconds for which a client asks a director again that has no room."""
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def test_round_stands_still_without_room_and_goes_on_with_it(small: SmallDatabas
     )
     gate = machine.folder / "gate"
     rome = federation.start_envoys(WARDS | {"rome": WARDS["rome"].gated(gate, round_number=GATED)})["rome"]
-    with Federation(machine.environment["DIRECTOR_ADDRESS"], client_id="ada") as ada:
+    with Federation(machine.environment["DIRECTOR_ADDRESS"], client_id="ada", patience=PATIENCE) as ada:
         spare = ada.submit("spare", workspace=reviewed(machine.folder), model=model_of(1), collaborators=tuple(WARDS))
         with pytest.raises(DiskFull, match=r"64.0 MiB do not fit into the database: it has room for \d"):
             ada.submit("huge", workspace=machine.folder / "workspace", model=model_of(64), collaborators=tuple(WARDS))
@@ -118,18 +121,19 @@ def model_of(mebibytes: int) -> dict[str, np.ndarray]:
 
 def refusal(machine: Machine) -> grpc.StatusCode:
     """Begin to submit an experiment with a model of some size; return the status of the refusal."""
-    model = spool(model_of(4), machine.folder / "model")
-    described = submission(
-        "third",
+    file = machine.folder / "model"
+    upload = spool(model_of(4), file)
+    command = SubmitExperiment(
         submission_id="submission-3",
-        archive=model.path,
-        model=model,
+        name="third",
         collaborators=tuple(WARDS),
-        users=(),
-        priority=0,
+        archive=upload.payload,
+        model=upload,
     )
+    orders: Orders = SimpleQueue()
+    orders.put(None)
     with sync_channel(machine.environment["DIRECTOR_ADDRESS"], None, "ada") as channel:
-        call = ExperimentServiceStub(channel).Submit(iter([SubmitRequest(submission=described)]), timeout=20)
+        call = ExperimentServiceStub(channel).SubmitExperiment(requests(command, orders), timeout=20)
         with pytest.raises(grpc.RpcError) as refused:
             list(call)
     return refused.value.code()

@@ -17,6 +17,7 @@ from tests.acceptance.databases import Database
 from tests.acceptance.material import Ward, lay_out, start_envoys, submit
 from tests.acceptance.processes import Machine, eventually
 from tests.simulation.endings import Ending, differences
+from tests.tables import experiment_rows, result_rows
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(3600)]
 
@@ -55,8 +56,11 @@ class Federation:
 
     def finish(self) -> None:
         """Wait until every experiment has ended."""
-        ended = "SELECT id FROM experiments WHERE finished_at IS NOT NULL"
-        eventually(lambda: len(self.database.rows(ended)) == len(EXPERIMENTS), "every experiment ends", seconds=600)
+        eventually(
+            lambda: len(self.database.ask(experiment_rows.ended)) == len(EXPERIMENTS),
+            "every experiment ends",
+            seconds=600,
+        )
 
     def acknowledged(self) -> set[tuple[object, ...]]:
         """Return what the envoys were told is stored."""
@@ -93,9 +97,7 @@ def test_director_killed_at_random_instants_loses_nothing_and_counts_nothing_twi
         federation.finish()
 
         ending = federation.database.ending()
-        stored = federation.database.rows(
-            "SELECT experiment_id, round, envoy, task, samples, digest FROM contributions"
-        )
+        stored = federation.database.ask(result_rows.receipts)
         found = federation.machine.ask("db", "fsck", "--database", migrated_url)
     assert not differences(ending, undisturbed)
     assert federation.acknowledged() <= set(stored)

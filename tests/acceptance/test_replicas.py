@@ -21,6 +21,7 @@ from tests.acceptance.material import WARDS
 from tests.acceptance.processes import Machine, eventually
 from tests.acceptance.replicas import Replicas, begun, pause, resume
 from tests.store.words import only_postgresql
+from tests.tables import changes, event_rows, everything, locks, presence_rows, round_rows
 
 pytestmark = [only_postgresql, pytest.mark.timeout(240)]
 
@@ -66,20 +67,17 @@ def test_director_that_wakes_up_after_its_lease_changes_nothing(machine: Machine
     zombie, gate = federation.directors[owner], machine.folder / "gate"
     wards = WARDS | {"rome": WARDS["rome"].gated(gate, round_number=1)}
     federation.start_envoys(wards, but=federation.listening[owner])
-    asked = "SELECT given_at FROM assignments WHERE given_at IS NOT NULL"
-    eventually(lambda: len(federation.database.rows(asked)) == 2, "both are at work")
+    eventually(lambda: len(federation.database.ask(round_rows.given_their_tasks)) == 2, "both are at work")
 
     held = asyncio.run(stopped_with_the_mutex(federation, zombie.process.pid, gate.touch))
 
     assert held < 3 + SLACK
     federation.finish()
-    ending = everything(federation)
+    ending = federation.database.ask(everything.work)
     resume(zombie)
-    zombie.wait_for("it enters anew")
-    eventually(
-        lambda: len(federation.database.rows("SELECT id FROM directors WHERE reaped_at IS NULL")) == 3, "it is back"
-    )
-    assert everything(federation) == ending
+    zombie.wait_for("it has registered again")
+    eventually(lambda: len(federation.database.ask(presence_rows.directors_alive)) == 3, "it is back")
+    assert federation.database.ask(everything.work) == ending
     assert federation.broken_promises() == []
     assert [details["fence"] for _, _, details in federation.happened("experiment_claimed")] == [1, 2]
 
@@ -89,28 +87,20 @@ async def stopped_with_the_mutex(federation: Replicas, pid: int, go_on: Any) -> 
     connection, watcher = await asyncpg.connect(federation.database.url), await asyncpg.connect(federation.database.url)
     try:
         async with connection.transaction():
-            await connection.execute("SELECT 1 FROM rounds FOR NO KEY UPDATE")
+            await locks.take_rounds(connection)
             go_on()
-            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE rounds%'"
             async with asyncio.timeout(30):
-                while await watcher.fetchval(waiting) is None:
+                while not await locks.are_rounds_waited_for(watcher):
                     await asyncio.sleep(0.01)
             os.kill(pid, signal.SIGSTOP)
         start = time.monotonic()
         with pytest.raises(asyncpg.LockNotAvailableError):
-            await watcher.execute("SELECT 1 FROM experiments FOR NO KEY UPDATE NOWAIT")
-        await watcher.execute("SELECT 1 FROM experiments FOR NO KEY UPDATE")
+            await locks.take_experiments(watcher, wait=False)
+        await locks.take_experiments(watcher)
         return time.monotonic() - start
     finally:
         await connection.close()
         await watcher.close()
-
-
-def everything(federation: Replicas) -> list[Any]:
-    """Return what nobody may change any more."""
-    tables = ("experiments", "rounds", "assignments", "collaborators", "contributions", "models", "metrics")
-    found = [federation.database.rows(f"SELECT * FROM {table} ORDER BY 1, 2, 3, 4") for table in tables]
-    return [*found, federation.database.rows("SELECT * FROM events WHERE stream > 0 ORDER BY stream, seq")]
 
 
 @pytest.mark.system
@@ -132,20 +122,22 @@ def test_directors_restarted_one_after_the_other_lose_nothing_and_hand_over_at_o
         assert all(seconds(taken, released) < SLACK for (_, released), (_, taken) in handed_over)
         assert owners[-1][0] == "experiment_claimed"
     assert federation.happened("experiment_released"), "somebody owned something"
-    assert federation.happened("director_reaped") == []
+    assert federation.database.ask(event_rows.of_kind, "director_reaped") == []
 
 
 def test_thousand_waiting_envoys_are_answered_before_a_director_stops(machine: Machine, migrated_url: str) -> None:
     federation = Replicas(machine, migrated_url, directors=1, lease=10, rounds=1)
     [director] = federation.directors.values()
     names = [f"envoy-{number}" for number in range(1000)]
-    asyncio.run(enter_envoys(migrated_url, names))
+    asyncio.run(changes.add_envoys_from_outside(migrated_url, names, session_id=SESSION))
 
     async def wait_for_all() -> tuple[float, int, list[Any]]:
         channels = [aio_channel(f"ipv4:{federation.addresses[0]}", None, None) for _ in range(10)]
         calls = [
             EnvoyServiceStub(channels[number % 10]).WaitExperiment(
-                envoys_pb2.WaitExperimentRequest(envoy=name), metadata=[("client_id", name)], timeout=60
+                envoys_pb2.WaitExperimentRequest(envoy=name, session_id=SESSION),
+                metadata=[("client_id", name)],
+                timeout=60,
             )
             for number, name in enumerate(names)
         ]
@@ -175,17 +167,6 @@ async def answer(call: Awaitable[Any]) -> Any:
         return error.code()
 
 
-async def enter_envoys(url: str, names: list[str]) -> None:
-    """Register envoys, all at once."""
-    connection = await asyncpg.connect(url)
-    await connection.execute(
-        "INSERT INTO shards (envoy, description, samples, sample_shape, target_shape, registered_at, updated_at) "
-        "SELECT name, '', 1, '[]', '[]', now(), now() FROM unnest($1::text[]) name",
-        names,
-    )
-    await connection.close()
-
-
 def register(address: str, *names: str) -> None:
     """Register envoys that do nothing yet."""
     for name in names:
@@ -194,6 +175,7 @@ def register(address: str, *names: str) -> None:
             EnvoyServiceStub(channel).RegisterShard(envoys_pb2.RegisterShardRequest(shard=shard), timeout=20)
 
 
+SESSION = "5" * 32
 KILLS = int(os.environ.get("DIRECTOR_KILLS", "40"))
 
 

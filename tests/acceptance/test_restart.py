@@ -11,6 +11,7 @@ from tests.acceptance.databases import Database
 from tests.acceptance.material import ROUNDS, WARDS, lay_out, start_envoy, start_envoys, submit
 from tests.acceptance.processes import Machine, Running, eventually
 from tests.simulation.endings import Ending, differences
+from tests.tables import event_rows, round_rows
 
 GATED = 2
 """The round in which rome's training does not end before the test lets it."""
@@ -42,7 +43,7 @@ class Federation:
 
     def happened(self) -> Counter[str]:
         """Count what the events tell."""
-        return Counter(self.database.rows("SELECT kind FROM events"))
+        return Counter(event.kind for event in self.database.ask(event_rows.everything))
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_director_that_is_gone_in_a_round_is_replaced_and_nothing_is_lost(
     assert (happened["director_started"], happened["experiment_claimed"]) == (2, 2)
     assert (happened["director_reaped"], happened["director_stopped"]) == ((1, 0) if how == "killed" else (0, 1))
     assert happened["contribution_received"] == len(WARDS) * (2 * ROUNDS + 1)
-    assert federation.database.rows("SELECT max(attempt) FROM collaborators") == [1]
+    assert federation.database.ask(round_rows.attempts) == [("oslo", 1), ("rome", 1)]
 
 
 @pytest.mark.parametrize("engine_kind", ["sqlite"], indirect=True)
@@ -80,7 +81,7 @@ def test_envoy_that_was_killed_at_work_is_given_its_task_again(federation: Feder
     federation.finish()
 
     assert not differences(federation.database.ending(), undisturbed)
-    attempts = federation.database.rows("SELECT envoy, attempt FROM collaborators ORDER BY envoy")
+    attempts = federation.database.ask(round_rows.attempts)
     assert attempts == [("oslo", 1), ("rome", 2)]
 
 
@@ -93,7 +94,10 @@ def test_worker_that_was_killed_is_a_failure_of_its_envoy_alone(machine: Machine
     federation.finish()
 
     shown = machine.ask("experiment", "show", "first")
-    oslo, rome = shown["collaborators"]
+    oslo, rome = machine.ask("experiment", "collaborators", "first")
     assert (shown["state"], oslo["state"], rome["state"]) == ("finished", "done", "failed")
-    assert rome["error"] == "the worker ended by itself, killed by SIGKILL; the machine may have run out of memory"
+    assert (
+        rome["failure"]["message"]
+        == "the worker ended by itself, killed by SIGKILL; the machine may have run out of memory"
+    )
     assert machine.say(*submit("second"), "--wait") == "experiment second is finished\n"

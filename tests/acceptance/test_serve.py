@@ -32,8 +32,8 @@ def test_postgresql_is_upgraded_by_a_command_that_serve_names(machine: Machine, 
     assert machine.refusal("serve", "--database", url) == (
         f"the database has no schema yet: run `director db upgrade --database {url}`"
     )
-    assert machine.say("db", "upgrade", "--database", url) == "the schema is 0001 now; it was not there\n"
-    assert machine.say("db", "upgrade", "--database", url) == "the schema is 0001 already\n"
+    assert machine.say("db", "upgrade", "--database", url) == "the schema is 0002 now; it was not there\n"
+    assert machine.say("db", "upgrade", "--database", url) == "the schema is 0002 already\n"
     assert machine.serve("--database", url).stop() == 0
 
 

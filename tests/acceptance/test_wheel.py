@@ -28,6 +28,7 @@ def test_migrations_generated_code_and_the_demo_are_in_it(wheel: Path) -> None:
         {
             "director/migrations/env.py",
             "director/migrations/versions/0001_the_first_schema.py",
+            "director/migrations/versions/0002_identity_sessions_and_words.py",
             "director/v1/envoys_pb2.py",
             "director/v1/envoys_pb2_grpc.py",
             "director/demo/workspace/plan/plan.yaml",
@@ -50,6 +51,6 @@ def test_director_runs_from_an_installed_copy(wheel: Path, machine: Machine) -> 
     where = [sys.executable, "-c", "import director; print(director.__file__)"]
     found = subprocess.check_output(where, cwd=empty, env=machine.environment, text=True)
     assert Path(found.strip()).is_relative_to(copy)
-    assert machine.ask("db", "current") == {"schema": "0001", "needed": "0001"}
+    assert machine.ask("db", "current") == {"schema": "0002", "needed": "0002"}
     assert machine.say("envoys") == "no envoy has registered yet\n"
     assert director.stop() == 0

@@ -1,4 +1,4 @@
-"""Somebody who does what a page says, step by step, and looks whether it comes out as shown."""
+"""A reader of a page: does what it says, step by step, and compares what comes out with what is shown."""
 
 import contextlib
 import io
@@ -17,18 +17,18 @@ from tests.docs.pages import Block, blocks
 
 ADDRESS = "127.0.0.1:50051"
 ILLUSTRATIONS = ""
-"""Code of no language is not run."""
+"""Code without a language is not run."""
 
 
 class Reader:
     """Saves files, runs commands, and compares what they print.
 
-    Python and YAML are saved as the text before them says, or else Python is run. What is shown as text behind commands
-    is what they print, or of a process that goes on what it logs.
+    Python and YAML are saved as the text before them says; other Python is run. A block of text behind commands is what
+    they print; behind a process that goes on, it is what the process logs.
 
     Args:
         machine: Where it is done.
-        sql: Runs SQL, as whoever the page speaks to.
+        sql: Runs SQL as the user that the page speaks to.
         instead: What is put in place of names that the page makes up.
     """
 

@@ -1,23 +1,24 @@
 """The reference of events, against a history in which every kind of them happens."""
 
-import contextlib
-import json
 import shutil
-import sqlite3
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
-from director.domain.messages import EventKind
-from director.domain.types import ExperimentId
+from director.domain.envoy import Engagement
+from director.domain.experiment import Failure
+from director.domain.history import EventKind
 from director.effects import ManualClock
 from director.errors import RoundClosed
 from director.services import backups
 from director.services.runtime import Caller
+from director.store.engine.opening import open_database
 from tests.docs.pages import page, quoted, rows, sections
+from tests.tables import event_rows
+from tests.tables.event_rows import Happened
 from tests.world import PLAN, RESEARCHER, World, world
 
 PAGE = sections(page("reference/events.md"))
@@ -45,15 +46,6 @@ def documented(text: str) -> dict[str, Documented]:
     }
 
 
-class Told(NamedTuple):
-    """An event that happened."""
-
-    stream: int
-    actor: str
-    reason: str | None
-    details: dict[str, Any]
-
-
 @pytest.fixture(scope="module")
 def copied(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("events") / "director.db"
@@ -62,7 +54,7 @@ def copied(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture
-async def history(copied: Path) -> dict[str, list[Told]]:
+async def history(copied: Path) -> dict[str, list[Happened]]:
     """All that happened in a federation to which everything happens, by kind."""
     url, clock = f"sqlite:///{copied}", ManualClock(datetime(2030, 1, 1, tzinfo=UTC))
     async with world(url, clock=clock) as federation:
@@ -71,19 +63,18 @@ async def history(copied: Path) -> dict[str, list[Told]]:
         await review(federation)
         await fail_and_cancel(federation)
         await federation.process.experiments.remove("finished", RESEARCHER)
+        await leave_retire_and_restore(federation)
         await fall_silent(federation, clock)
-        await federation.process.presence.enter()  # as after a crash: whoever was here before is dead
+        await federation.process.presence.enter()  # as after a crash: the previous director is dead
     await backups.new_epoch(url)
-    return read(copied)
+    return await read(url)
 
 
-def read(path: Path) -> dict[str, list[Told]]:
-    found = defaultdict(list)
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        for stream, kind, actor, reason, details in database.execute(
-            "SELECT stream, kind, actor, reason, details FROM events"
-        ):
-            found[kind].append(Told(stream, actor, reason, json.loads(details)))
+async def read(url: str) -> dict[str, list[Happened]]:
+    found, db = defaultdict(list), open_database(url)
+    for event in await event_rows.everything(db):
+        found[event.kind].append(event)
+    await db.close()
     return found
 
 
@@ -98,9 +89,14 @@ async def finish_without_b(federation: World) -> None:
     await federation.drive(fence)
     with pytest.raises(RoundClosed):
         await federation.contribute(b, "b", "validate", round_number=1)
-    await federation.process.envoys.report_failure("b", ExperimentId(b.experiment_id), attempt=1, error="no disk")
+    await fail(federation, b)
     await federation.finish_round({"a": a})
     await federation.drive(fence)
+
+
+async def fail(federation: World, given: Engagement) -> None:
+    failure = Failure("no disk", task="train", error_type="OSError")
+    await federation.process.envoys.report_failure("b", given.experiment_uid, attempt=1, failure=failure)
 
 
 async def review(federation: World) -> None:
@@ -117,15 +113,23 @@ async def fail_and_cancel(federation: World) -> None:
     await federation.admit()
     owned = await federation.claim()
     b = await federation.wait("b")
-    await federation.process.envoys.report_failure("b", ExperimentId(b.experiment_id), attempt=1, error="no disk")
+    await fail(federation, b)
     for fence in owned:
         await federation.drive(fence)
     await federation.process.execution.drain()
     await federation.process.experiments.cancel("cancelled", RESEARCHER)
 
 
+async def leave_retire_and_restore(federation: World) -> None:
+    """An envoy says goodbye; an operator retires it and restores it."""
+    [session] = await federation.register("c")
+    await federation.process.envoys.leave("c", session.id)
+    await federation.process.federation.retire("c", OPERATOR)
+    await federation.process.federation.restore("c", OPERATOR)
+
+
 async def fall_silent(federation: World, clock: ManualClock) -> None:
-    """Nobody is heard of for three minutes."""
+    """No envoy sends a heartbeat for three minutes."""
     for _ in range(40):
         clock.advance(timedelta(seconds=5))
         await federation.process.ticker.tick()
@@ -136,7 +140,7 @@ def test_every_kind_of_event_is_documented_and_no_other() -> None:
     assert documented(FEDERATION).keys() | documented(EXPERIMENTS).keys() == set(EventKind)
 
 
-async def test_events_are_as_the_page_says(history: dict[str, list[Told]]) -> None:
+async def test_events_are_as_the_page_says(history: dict[str, list[Happened]]) -> None:
     page_says = documented(FEDERATION) | documented(EXPERIMENTS)
 
     assert history.keys() == page_says.keys()
@@ -151,4 +155,5 @@ async def test_events_are_as_the_page_says(history: dict[str, list[Told]]) -> No
 
 def actor_of(name: str) -> str:
     """Return what the page calls an actor."""
-    return {"a": "the envoy", "b": "the envoy", "researcher": "the user", "olga": "the operator"}.get(name, f"`{name}`")
+    people = {"researcher": "the user", "olga": "the operator", **dict.fromkeys("abc", "the envoy")}
+    return people.get(name, f"`{name}`")

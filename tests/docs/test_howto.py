@@ -6,6 +6,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from director.domain.history import Cursor
 from tests.acceptance.material import WARDS, lay_out, submit
 from tests.acceptance.processes import Machine
 from tests.docs.pages import page
@@ -25,6 +26,10 @@ def test_commands_for_operators_work(tmp_path: Path) -> None:
         Reader(machine).follow(page("howto/operate.md"))
 
         assert [row["state"] for row in machine.ask("report")] == ["cancelled"]
+        told = [event["kind"] for event in machine.ask("envoys", "events") if event["actor"] == "ann"]
+        assert told == ["envoy_retired", "envoy_restored"]
+        place = Cursor.parse((tmp_path / "digits.cursor").read_text())
+        assert place.seq >= 2, "follow.py has read the submission and the approval, and stored its place"
         assert [row["reason"] for row in machine.ask("report")] == ["wrong data"]
         assert len(list(tmp_path.glob("director-*.db"))) == 1
 

@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from director.domain.messages import Heartbeat
-from director.domain.types import ExperimentId
+from director.domain.commands import Heartbeat
+from director.domain.envoy import Engagement
+from director.domain.experiment import Failure
 from director.effects import ManualClock
 from director.services.runtime import Caller
 from director.store.engine.database import Transaction
@@ -53,7 +54,7 @@ async def history(migrated_url: str) -> AsyncIterator[World]:
         clock.advance(timedelta(seconds=30))
         await federation.finish_round({"b": given["b"]}, value=4.0)
         await federation.drive(fence)
-        await fail(federation, "b", given["b"].experiment_id, "out of memory")
+        await fail(federation, "b", given["b"], Failure("out of memory", "validate", "MemoryError"))
         await federation.finish_round({"a": given["a"]}, value=6.0)
         await federation.drive(fence)
 
@@ -62,7 +63,7 @@ async def history(migrated_url: str) -> AsyncIterator[World]:
         await federation.drive(fence)
         wanted = await federation.wait("a")
         clock.advance(timedelta(seconds=20))
-        await fail(federation, "a", wanted.experiment_id, "no such file")
+        await fail(federation, "a", wanted, Failure("no such file", "train", "FileNotFoundError"))
         await federation.drive(fence)
 
         clock.advance(timedelta(minutes=30) - timedelta(seconds=80))
@@ -75,12 +76,12 @@ async def history(migrated_url: str) -> AsyncIterator[World]:
         yield federation
 
 
-async def fail(federation: World, envoy: str, experiment_id: int, error: str) -> None:
-    await federation.process.envoys.report_failure(envoy, ExperimentId(experiment_id), attempt=1, error=error)
+async def fail(federation: World, envoy: str, given: Engagement, failure: Failure) -> None:
+    await federation.process.envoys.report_failure(envoy, given.experiment_uid, attempt=1, failure=failure)
 
 
 async def beat(federation: World, envoy: str) -> None:
-    await federation.process.envoys.heartbeat(Heartbeat(envoy, is_experiment_running=False))
+    await federation.process.envoys.heartbeat(Heartbeat(envoy, experiment_running=False))
 
 
 @pytest.fixture
@@ -148,19 +149,20 @@ async def test_ready_queries_give_what_they_promise(tx: Transaction) -> None:
             ("digits", 2, 2, 1, 0, 1),
             ("letters", 1, 1, 0, 0, 1),
         ],
-        "Which experiments came to no good end, and why?": [
+        "Which experiments ended without success, and why?": [
             (
                 "letters",
                 "guest",
                 "failed",
                 1,
                 1,
-                "round 1 cannot reach its minimum of 1 collaborators; a failed: no such file",
+                "round 1 cannot reach its minimum of 1 collaborators; "
+                "a failed: task 'train' failed: FileNotFoundError: no such file",
             )
         ],
         "Which envoys failed, and with what error?": [
-            ("digits", "finished", "b", "out of memory"),
-            ("letters", "failed", "a", "no such file"),
+            ("digits", "finished", "b", "validate", "MemoryError", "out of memory"),
+            ("letters", "failed", "a", "train", "FileNotFoundError", "no such file"),
         ],
         "For how many hours was each envoy online, month by month?": [
             ("a", "2030-01", 1, 4.0),

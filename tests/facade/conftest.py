@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from director import Director
-from director.domain.messages import Content, Contribute
+from director.domain.commands import Contribute
+from director.domain.content import Content
+from director.domain.envoy import Engagement
 from director.domain.tensors import Manifest, payload_pieces
-from director.domain.types import ExperimentId, Tensors
-from director.services.round_use_cases import Quit, Work
+from director.domain.types import Tensors
+from director.domain.work import Quit, Work
 from director.store.stash import Upload
 from tests.world import PLAN, chunks_of
 
@@ -66,10 +68,9 @@ async def work_as(director: Director, envoy: str, *, value: float, rounds: int |
     given = None
     while given is None:
         given = await director.process.envoys.wait_experiment(envoy)
-    experiment_id = ExperimentId(given.experiment_id)
     done = 0
     while rounds is None or done < rounds:
-        answer = await director.process.rounds.get_tasks(experiment_id, envoy, given.attempt)
+        answer = await director.process.rounds.poll_tasks(given.experiment_uid, envoy, given.attempt)
         if isinstance(answer, Quit):
             return
         if isinstance(answer, Work):
@@ -79,14 +80,23 @@ async def work_as(director: Director, envoy: str, *, value: float, rounds: int |
             done += 1
 
 
-async def contribute(director: Director, given: Any, envoy: str, round_number: int, task: str, update: Tensors) -> None:
+async def contribute(
+    director: Director, given: Engagement, envoy: str, round_number: int, task: str, update: Tensors
+) -> None:
     payload = b"".join(payload_pieces(Manifest.of(update), update))
     content = Content(len(payload), hashlib.sha256(payload).hexdigest())
     trains = task == "train"
     command = Contribute(
-        given.experiment_id, envoy, given.attempt, round_number, task, 10, {"accuracy": 0.1 * round_number},
-        content if trains else None, Manifest.of(update) if trains else None,
-    )  # fmt: skip
+        experiment_uid=given.experiment_uid,
+        envoy=envoy,
+        attempt=given.attempt,
+        round_number=round_number,
+        task=task,
+        samples=10,
+        metrics={"accuracy": 0.1 * round_number},
+        update=content if trains else None,
+        manifest_digest=Manifest.of(update).digest if trains else "",
+    )
     begun = await director.process.rounds.begin_contribution(command)
     if isinstance(begun, Upload):
         await director.process.rounds.receive_update(command, begun, chunks_of(payload, begun))

@@ -11,7 +11,8 @@ import pytest
 from director import Director
 from director.errors import AlreadyExists, EnvoyNotFound, ExperimentNotFound, InvalidArgument, ShardNotFoundError
 from tests.facade.conftest import shard, stop, submit, work_as, write_archive
-from tests.world import PLAN, contents
+from tests.tables.everything import contents
+from tests.world import PLAN
 
 
 async def test_shard_that_fits_is_acknowledged_and_listed(director: Director) -> None:

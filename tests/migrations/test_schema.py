@@ -107,7 +107,7 @@ def test_revision_imports_nothing_of_the_director(path: Path) -> None:
 
     names = [node.module or "" for node in found if isinstance(node, ast.ImportFrom)]
     names += [alias.name for node in found if isinstance(node, ast.Import) for alias in node.names]
-    assert {name.split(".")[0] for name in names} <= {"sqlalchemy", "alembic"}
+    assert {name.split(".")[0] for name in names} <= {"sqlalchemy", "alembic", *sys.stdlib_module_names}
 
 
 async def test_failing_migration_of_an_empty_database_leaves_nothing(
@@ -125,16 +125,18 @@ async def test_failing_migration_of_an_empty_database_leaves_nothing(
 async def test_failing_migration_of_a_database_in_use_leaves_it_as_it_was(
     migrated_url: str, next_revision: AddRevision
 ) -> None:
-    await execute(migrated_url, "INSERT INTO duties VALUES ('kept')")
+    await execute(migrated_url, "INSERT INTO periodic_jobs VALUES ('kept')")
     before, revision = await dump(migrated_url), await schema.current(migrated_url)
-    next_revision("op.execute('DELETE FROM duties'); op.execute('DROP TABLE duties'); op.execute('nonsense')")
+    next_revision(
+        "op.execute('DELETE FROM periodic_jobs'); op.execute('DROP TABLE periodic_jobs'); op.execute('nonsense')"
+    )
 
     with pytest.raises(Exception, match="nonsense"):
         await schema.upgrade_schema(migrated_url)
 
     assert (await dump(migrated_url), await schema.current(migrated_url)) == (before, revision)
     async with schema.connection_for_migrations(migrated_url) as connection:
-        assert (await connection.execute(text("SELECT name FROM duties"))).scalars().all() == ["kept"]
+        assert (await connection.execute(text("SELECT name FROM periodic_jobs"))).scalars().all() == ["kept"]
 
 
 @pytest.mark.parametrize("engine_kind", ["sqlite"], indirect=True)
@@ -143,8 +145,8 @@ async def test_migration_that_leaves_rows_without_their_parents_is_refused(
 ) -> None:
     await execute(
         migrated_url,
-        "INSERT INTO shards VALUES ('a', '', 1, '[]', '[]', '2030-01-01', '2030-01-01', NULL)",
-        "INSERT INTO heartbeats VALUES ('a', '2030-01-01', 0, 60, 0, '[]')",
+        "INSERT INTO shards VALUES ('a', '', 1, '[]', '[]', '2030-01-01', '2030-01-01', NULL, NULL, NULL)",
+        "INSERT INTO heartbeats VALUES ('a', '2030-01-01', 0, 60, 0, '[]', NULL, NULL)",
     )
     next_revision("op.execute('DELETE FROM shards')")
 

@@ -3,56 +3,47 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from sqlalchemy import select
 
-from director.domain.messages import Heartbeat
-from director.domain.types import ExperimentId, ExperimentState, Tensors
-from director.errors import LeaseLost, NotFound, ResourceExhausted, RoundClosed, StaleAttempt, Unavailable
+from director.domain.commands import Heartbeat
+from director.domain.envoy import Engagement
+from director.domain.types import ExperimentState, Tensors
+from director.domain.work import Quit, Work
+from director.errors import Later, LeaseLost, NotFound, RoundClosed, StaleAttempt
 from director.services.process import Process
-from director.services.round_use_cases import Quit, Work
 from director.settings import Settings
 from director.store.engine.opening import open_database
-from director.store.envoys import Engagement
-from director.store.tables import contributions
 from tests.world import MODEL, RESEARCHER, World
 
 RETRY = 0.05
-Receipt = tuple[int, int, str, str]
-"""What was acknowledged: experiment, round, envoy, task."""
 
 
 @dataclass
 class Busy:
-    """A running federation, and what its envoys were told is stored."""
+    """A running federation, whose envoys train a model of some layout."""
 
     world: World
     model: Tensors
-    ledger: dict[Receipt, str | None] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
-    """Why contributions were not taken for the moment."""
 
     async def serve(self, envoy: str) -> None:
         """Take part in one experiment after the other."""
         while True:
             try:
-                await self.world.process.envoys.heartbeat(Heartbeat(envoy, is_experiment_running=False))
+                await self.world.process.envoys.heartbeat(Heartbeat(envoy, experiment_running=False))
                 given = await self.world.process.envoys.wait_experiment(envoy, seconds=0.5)
                 if given is not None:
                     await self.take_part(given, envoy)
-            except (NotFound, StaleAttempt, LeaseLost, Unavailable, ResourceExhausted):
+            except (NotFound, StaleAttempt, LeaseLost, Later):
                 await asyncio.sleep(RETRY)
 
     async def take_part(self, given: Engagement, envoy: str) -> None:
         """Do every task of an experiment."""
         while True:
-            answer = await self.world.process.rounds.get_tasks(
-                ExperimentId(given.experiment_id), envoy, given.attempt, seconds=0.5
-            )
+            answer = await self.world.process.rounds.poll_tasks(given.experiment_uid, envoy, given.attempt, seconds=0.5)
             if isinstance(answer, Quit):
                 return
             if isinstance(answer, Work):
@@ -67,7 +58,7 @@ class Busy:
                 update = {name: np.full_like(array, value) for name, array in self.model.items()}
             while True:
                 try:
-                    stored = await self.world.contribute(
+                    await self.world.contribute(
                         given,
                         envoy,
                         task.name,
@@ -76,19 +67,16 @@ class Busy:
                         metrics={"accuracy": (work.round_number * ord(envoy)) % 13 / 13},
                         update=update,
                     )
-                except (Unavailable, ResourceExhausted) as error:
-                    self.refused.append(str(error))
+                except Later:
                     await asyncio.sleep(RETRY)
                 except RoundClosed:
                     return
                 else:
-                    key = given.experiment_id, work.round_number, envoy, task.name
-                    self.ledger[key] = stored.digest
                     break
 
     async def state(self, name: str) -> ExperimentState:
         """The state of an experiment."""
-        return (await self.world.process.experiments.get(name, RESEARCHER)).experiment.state
+        return (await self.world.process.experiments.get(name, RESEARCHER)).state
 
     async def ended(self, name: str, *, seconds: float = 60) -> ExperimentState:
         """Wait until an experiment has ended."""
@@ -100,7 +88,7 @@ class Busy:
     async def reached(self, name: str, round_number: int, *, seconds: float = 60) -> None:
         """Wait until an experiment is in a round, or past it."""
         async with asyncio.timeout(seconds):
-            while (await self.world.process.experiments.get(name, RESEARCHER)).experiment.round < round_number:
+            while (await self.world.process.experiments.get(name, RESEARCHER)).round < round_number:
                 await asyncio.sleep(RETRY / 5)
 
 
@@ -122,10 +110,3 @@ async def busy(url: str, envoys: Sequence[str], *, model: Tensors = MODEL, **set
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await process.close()
-
-
-async def held(federation: Busy) -> dict[Receipt, str | None]:
-    """What the database holds of that."""
-    async with federation.world.db.read() as tx:
-        rows = (await tx.execute(select(contributions))).all()
-    return {(row.experiment_id, row.round, row.envoy, row.task): row.digest for row in rows}

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import asyncpg
 
-from director.domain.types import ExperimentId
 from director.effects import ManualClock
 from director.store.engine.opening import sqlite_path
+from tests.services.words import fail
 from tests.store.words import live
 from tests.world import PLAN, RESEARCHER, World, world
 
@@ -93,8 +93,7 @@ async def lose_members(federation: World) -> None:
     [fence] = await federation.claim()
     await federation.drive(fence)
     given = {envoy: await federation.wait(envoy) for envoy in ("g", "h", "i")}
-    experiment_id = ExperimentId(given["h"].experiment_id)
-    await federation.process.envoys.report_failure("h", experiment_id, attempt=1, error="no such file")
+    await fail(federation, "h", given["h"].experiment_uid, "no such file")
     await federation.finish_round({"g": given["g"]})
     await federation.drive(fence)
 
@@ -125,27 +124,4 @@ async def unguard_postgresql(url: str) -> None:
     indexes = "SELECT indexname FROM pg_indexes WHERE indexname LIKE 'uq_%' AND indexdef LIKE '%WHERE%'"
     for row in await connection.fetch(indexes):
         await connection.execute(f"DROP INDEX {row['indexname']}")
-    await connection.close()
-
-
-def corrupt(url: str, *statements: str) -> None:
-    """Change rows behind the director's back."""
-    path = sqlite_path(url)
-    if path is None:
-        asyncio.run(corrupt_postgresql(url, statements))
-        return
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA ignore_check_constraints = ON")
-    for statement in statements:
-        assert connection.execute(statement).rowcount > 0, f"nothing was changed by {statement}"
-    connection.commit()
-    connection.close()
-
-
-async def corrupt_postgresql(url: str, statements: tuple[str, ...]) -> None:
-    """Do so on PostgreSQL."""
-    connection = await asyncpg.connect(url)
-    for statement in statements:
-        done = await connection.execute(statement)
-        assert not done.endswith(" 0"), f"nothing was changed by {statement}"
     await connection.close()

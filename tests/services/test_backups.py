@@ -15,17 +15,15 @@ from director.domain.types import ExperimentState
 from director.effects import ManualClock
 from director.errors import AlreadyExists, Conflict, LeaseLost, NotFound, PreconditionFailed, Unavailable
 from director.services import backups, checking, dumps
-from director.store import events, leases, models
+from director.store import leases
 from director.store.engine.opening import open_database
-from director.store.tables import FEDERATION_STREAM
 from tests.postgres import PostgresServer
 from tests.services.busy import busy
-from tests.store.words import one, only_postgresql, only_sqlite, owned, rows
+from tests.store.words import only_postgresql, only_sqlite, owned
+from tests.tables import event_rows, everything, experiment_rows, presence_rows
 from tests.world import PLAN, RESEARCHER, World, world
 
 LONG = PLAN.replace("rounds: 2", "rounds: 8")
-EPOCH = "SELECT epoch FROM federations"
-FENCES = "SELECT fence FROM experiments ORDER BY id"
 Restore = Callable[[Path], Awaitable[str]]
 
 
@@ -62,9 +60,8 @@ async def restore(engine_kind: str, request: pytest.FixtureRequest, on_path: Non
 async def last_models(federation: World, *names: str) -> list[str]:
     found = []
     for name in names:
-        experiment = (await federation.process.experiments.get(name, RESEARCHER)).experiment
-        async with federation.db.read() as tx:
-            found.append((await models.get(tx, experiment.id, experiment.last_model)).digest)
+        _, model = await federation.process.experiments.model(name, RESEARCHER, "last")
+        found.append(model.digest)
     return found
 
 
@@ -85,7 +82,7 @@ async def test_backup_taken_under_load_is_whole_and_goes_on_to_the_same_models(
 
     restored = open_database(restored_url)
     assert (await checking.report(restored)).findings == []
-    assert await one(restored, "SELECT state FROM experiments WHERE name = 'first'") == "in_progress"
+    assert await experiment_rows.state(restored, "first") == "in_progress"
     await restored.close()
     async with busy(restored_url, "abc") as federation:
         assert {await federation.ended(name) for name in names} == {ExperimentState.FINISHED}
@@ -100,10 +97,10 @@ async def test_copy_of_a_file_begins_a_new_epoch(federation: World, tmp_path: Pa
     backup = await backups.backup(federation.db.url, tmp_path / "backup.db")
 
     copy = open_database(f"sqlite:///{backup}")
-    assert await one(copy, EPOCH) != await one(federation.db, EPOCH)
-    assert await rows(copy, FENCES) == [fence.number + 1]
-    assert await rows(federation.db, FENCES) == [fence.number]
-    assert await rows(copy, "SELECT id FROM directors WHERE reaped_at IS NULL") == []
+    assert await everything.epoch(copy) != await everything.epoch(federation.db)
+    assert await experiment_rows.fences(copy) == [fence.number + 1]
+    assert await experiment_rows.fences(federation.db) == [fence.number]
+    assert await presence_rows.directors_alive(copy) == []
     await copy.close()
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith("backup")] == ["backup.db"]
 
@@ -207,17 +204,24 @@ async def test_pg_dump_that_is_too_old_is_not_used(
 async def test_new_epoch_frees_every_experiment_under_a_higher_fence(migrated_url: str) -> None:
     async with world(migrated_url) as federation:
         fence = await owned(federation)
-        before = await one(federation.db, EPOCH)
+        before = await everything.epoch(federation.db)
 
     begun = await backups.new_epoch(migrated_url)
 
     db = open_database(migrated_url)
-    assert begun.token == await one(db, EPOCH) != before
-    assert await rows(db, "SELECT fence, director_id FROM experiments") == [(fence.number + 1, None)]
-    async with db.read() as tx:
-        last = (await events.after(tx, FEDERATION_STREAM, 0, limit=100))[-1]
-    freed = {"epoch": begun.token, "directors": [], "experiments": [fence.experiment_id]}
-    assert (last.kind, last.details) == ("epoch_began", freed)
+    assert begun.token == await everything.epoch(db) != before
+    assert await experiment_rows.owners(db) == [(fence.experiment_id, None, fence.number + 1)]
+    [*_, last] = await event_rows.of_the_federation(db)
+    assert (last.kind, last.details) == (
+        "epoch_began",
+        {
+            "epoch": begun.token,
+            "directors": [],
+            "directors_count": 0,
+            "experiments": [fence.experiment_id],
+            "experiments_count": 1,
+        },
+    )
     with pytest.raises(LeaseLost):
         async with db.write("stale") as tx:
             await leases.hold(tx, fence, [ExperimentState.IN_PROGRESS])
@@ -227,18 +231,17 @@ async def test_new_epoch_frees_every_experiment_under_a_higher_fence(migrated_ur
 async def test_cursor_of_another_epoch_is_refused(migrated_url: str) -> None:
     async with world(migrated_url) as federation:
         await owned(federation)
-        before = await one(federation.db, EPOCH)
+        [*_, last] = await anext(federation.process.streams.events("experiment", RESEARCHER))
     await backups.new_epoch(migrated_url)
 
     async with world(migrated_url, seed=2) as federation:
-        stream = federation.process.streams.events("experiment", RESEARCHER, after=1, epoch=before)
-        with pytest.raises(Conflict, match="start from 0"):
-            async for _ in stream:
-                pass
+        stream = federation.process.streams.events("experiment", RESEARCHER, after=last.cursor)
+        with pytest.raises(Conflict, match="start without one"):
+            await anext(stream)
 
 
 @only_postgresql
-async def test_directors_that_run_meanwhile_enter_anew_and_go_on(migrated_url: str) -> None:
+async def test_directors_that_run_meanwhile_enter_again_and_go_on(migrated_url: str) -> None:
     async with busy(migrated_url, "ab", lease="PT1S") as federation:
         await federation.world.submit("long", envoys="ab", plan=LONG)
         await federation.reached("long", 2)

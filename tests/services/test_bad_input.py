@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select
 
-from director.domain.messages import Content, Contribute, SubmitExperiment
-from director.domain.tensors import Manifest, TensorInfo
-from director.domain.types import BlobState, ExperimentId
+from director.domain.commands import Contribute, ModelUpload, SubmitExperiment
+from director.domain.content import Content
+from director.domain.envoy import Engagement
+from director.domain.experiment import Failure
+from director.domain.tensor_info import TensorInfo
+from director.domain.tensors import Manifest
 from director.errors import (
     AlreadyExists,
     Corrupt,
@@ -19,17 +21,19 @@ from director.errors import (
     Forbidden,
     InvalidArgument,
     InvalidPlan,
-    MessageTooLarge,
     NotFound,
     RoundClosed,
     StaleAttempt,
     TensorMismatch,
+    TooLarge,
 )
 from director.services.runtime import Caller
 from director.services.submissions import Submitting
+from director.store.leases import Fence
 from director.store.stash import Upload
-from director.store.tables import blobs
-from tests.world import MODEL, PLAN, RESEARCHER, World, archive_of, chunks_of, content_of, contents, payload_of, world
+from tests.tables import blob_rows
+from tests.tables.everything import contents, contents_but_events
+from tests.world import MODEL, PLAN, RESEARCHER, World, archive_of, chunks_of, content_of, payload_of, world
 
 
 def zipped(*entries: tuple[str | zipfile.ZipInfo, bytes]) -> bytes:
@@ -58,6 +62,9 @@ ARCHIVES = {
     "bomb": (zipped(("bomb", bytes(64 << 20))), "zip bomb"),
 }
 
+LARGER = {"weights": np.ones(9, np.float32)}
+"""An update with one number more than the model."""
+
 PLANS = {
     "not YAML": ("rounds: [", "not YAML"),
     "not a mapping": ("- rounds", "mapping"),
@@ -81,7 +88,7 @@ async def test_bad_archive_is_refused(federation: World, archive: bytes, message
         await federation.submit(archive=archive)
 
     assert await contents(federation.db) == before
-    assert await purposes(federation) == 0
+    assert await blob_rows.uploads_left(federation.db) == []
 
 
 @pytest.mark.parametrize(("plan", "message"), PLANS.values(), ids=PLANS)
@@ -96,14 +103,7 @@ async def test_bad_plan_is_refused(federation: World, plan: str, message: str) -
         await federation.submit(archive=buffer.getvalue())
 
     assert await contents(federation.db) == before
-    assert await purposes(federation) == 0
-
-
-async def purposes(federation: World) -> int:
-    """Count the uploads that could still be gone on with."""
-    async with federation.db.read() as tx:
-        wanted = select(func.count()).where(blobs.c.purpose.is_not(None), blobs.c.state != BlobState.TAKEN)
-        return int((await tx.execute(wanted)).scalar_one())
+    assert await blob_rows.uploads_left(federation.db) == []
 
 
 async def test_refused_archive_can_be_sent_again_mended(federation: World) -> None:
@@ -113,7 +113,7 @@ async def test_refused_archive_can_be_sent_again_mended(federation: World) -> No
 
     view = await federation.submit()
 
-    assert view.experiment.name == "experiment"
+    assert view.name == "experiment"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ async def test_too_large_an_upload_is_refused_before_it_is_sent(migrated_url: st
     async with world(migrated_url, max_archive_bytes=100, max_model_bytes=100) as federation:
         await federation.register("a", "b")
 
-        with pytest.raises(MessageTooLarge, match="archive"):
+        with pytest.raises(TooLarge, match="archive"):
             await federation.submit()
 
 
@@ -181,7 +181,7 @@ async def test_too_large_an_upload_is_refused_before_it_is_sent(migrated_url: st
         ([("a", "F32", (1,)), ("b", "F64", (1,))], "wider dtypes first"),
     ],
 )
-def test_model_that_is_none_cannot_be_described(tensors: list[tuple[str, str, tuple[int, ...]]], message: str) -> None:
+def test_impossible_model_cannot_be_described(tensors: list[tuple[str, str, tuple[int, ...]]], message: str) -> None:
     with pytest.raises(TensorMismatch, match=message):
         Manifest(tuple(TensorInfo(*tensor) for tensor in tensors))
 
@@ -200,8 +200,7 @@ async def begin(federation: World, payload: bytes) -> Submitting:
         name="experiment",
         collaborators=["a", "b"],
         archive=content_of(archive_of()),
-        model=content_of(payload),
-        manifest=Manifest.of(MODEL),
+        model=ModelUpload(content_of(payload), Manifest.of(MODEL)),
     )
     begun = await federation.process.submissions.begin(command, RESEARCHER)
     assert isinstance(begun, Submitting)
@@ -217,10 +216,10 @@ async def test_bytes_that_are_not_those_announced_are_refused(federation: World)
     with pytest.raises(Corrupt, match="do not match"):
         await submissions.receive_archive(submitting, chunks_of(other, submitting.archive))
 
-    assert await purposes(federation) == 1  # the model's, which is to come
+    assert len(await blob_rows.uploads_left(federation.db)) == 1  # the model's, which is to come
 
 
-async def working(federation: World, plan: str = PLAN) -> Any:
+async def working(federation: World, plan: str = PLAN) -> tuple[dict[str, Engagement], Fence]:
     """Start an experiment whose first round collects, and give it to its envoys."""
     await federation.register("a", "b", "c")
     await federation.submit(plan=plan)
@@ -242,9 +241,12 @@ async def working(federation: World, plan: str = PLAN) -> Any:
         ({"round_number": 0}, RoundClosed, "not asked in round 0"),
         ({"attempt": 7}, StaleAttempt, "attempt 7"),
         ({"envoy": "c"}, NotFound, "does not take part"),
-        ({"experiment_id": 99}, NotFound, "no such experiment"),
-        ({"update": {"weights": np.ones(9, np.float32)}}, TensorMismatch, "the model's is F32"),
-        ({"update": {"bias": np.ones(8, np.float32)}}, TensorMismatch, "missing"),
+        ({"experiment_uid": "0" * 32}, NotFound, "no experiment"),
+        ({"update": LARGER}, TensorMismatch, "its manifest has the SHA-256"),
+        ({"update": {"bias": np.ones(8, np.float32)}}, TensorMismatch, "its manifest has the SHA-256"),
+        ({"update": {"weights": np.ones(8, np.int32)}}, TensorMismatch, "its manifest has the SHA-256"),
+        ({"manifest_digest": ""}, TensorMismatch, "has the SHA-256 of nothing"),
+        ({"update": LARGER, "manifest_digest": Manifest.of(MODEL).digest}, TensorMismatch, "has 36 bytes"),
         ({"update": {"weights": np.full(8, np.nan, np.float32)}}, TensorMismatch, "NaN"),
         ({"update": None}, InvalidArgument, "hands in an update"),
         ({"task": "validate"}, InvalidArgument, "no update"),
@@ -259,14 +261,14 @@ async def test_bad_contribution_is_refused(
     update = changes.get("update", {"weights": np.ones(8, np.float32)})
     payload = None if update is None else payload_of(update)
     wanted: dict[str, Any] = {
-        "experiment_id": given["a"].experiment_id,
+        "experiment_uid": given["a"].experiment_uid,
         "envoy": "a",
         "attempt": 1,
         "round_number": 1,
         "task": "train",
         "samples": 10,
         "update": None if payload is None else content_of(payload),
-        "manifest": None if update is None else Manifest.of(update),
+        "manifest_digest": "" if update is None else Manifest.of(update).digest,
     }
     command = Contribute(**(wanted | {key: value for key, value in changes.items() if key != "update"}))
 
@@ -277,22 +279,27 @@ async def test_bad_contribution_is_refused(
         await federation.process.rounds.receive_update(command, begun, chunks_of(payload, begun))
 
     assert await contents(federation.db) == before
-    assert await purposes(federation) == 0
+    assert await blob_rows.uploads_left(federation.db) == []
+
+
+def contribution(given: Engagement, update: Content) -> Contribute:
+    """Return the announcement of an update that is laid out as the model."""
+    manifest = Manifest.of(MODEL).digest
+    return Contribute(given.experiment_uid, "a", given.attempt, 1, "train", 10, {}, update, manifest)
 
 
 async def test_late_result_is_answered_so_and_recorded_and_counts_nowhere(federation: World) -> None:
     given, fence = await working(federation, PLAN + "percentage: 0.5\n")
     await federation.finish_round({"a": given["a"]})
     await federation.drive(fence)
-    before = await contents(federation.db, but=("blobs", "blob_chunks", "events", "experiments"))
+    before = await contents_but_events(federation.db)
 
     with pytest.raises(RoundClosed, match="LATE: round 1 is closed"):
         await federation.contribute(given["b"], "b", "validate", round_number=1)
 
-    assert await contents(federation.db, but=("blobs", "blob_chunks", "events", "experiments")) == before
-    caller = RESEARCHER
-    kinds = [event.kind async for event, _ in federation.process.streams.events("experiment", caller) if event]
-    assert kinds[-1] == "contribution_late"
+    assert await contents_but_events(federation.db) == before
+    pages = federation.process.streams.events("experiment", RESEARCHER)
+    assert [event.kind async for page in pages for event in page][-1] == "contribution_late"
 
 
 async def test_resumed_upload_goes_on_at_the_first_missing_chunk(federation: World) -> None:
@@ -300,9 +307,7 @@ async def test_resumed_upload_goes_on_at_the_first_missing_chunk(federation: Wor
     rounds = federation.process.rounds
     update = {"weights": np.ones(8, np.float32)}
     payload = payload_of(update)
-    command = Contribute(
-        given["a"].experiment_id, "a", 1, 1, "train", 10, {}, content_of(payload), Manifest.of(update)
-    )  # fmt: skip
+    command = contribution(given["a"], content_of(payload))
 
     one, two = await rounds.begin_contribution(command), await rounds.begin_contribution(command)
     assert isinstance(one, Upload)
@@ -322,9 +327,7 @@ async def test_chunk_out_of_order_or_of_a_wrong_length_is_refused(federation: Wo
     rounds = federation.process.rounds
     update = {"weights": np.ones(8, np.float32)}
     payload = payload_of(update)
-    command = Contribute(
-        given["a"].experiment_id, "a", 1, 1, "train", 10, {}, content_of(payload), Manifest.of(update)
-    )  # fmt: skip
+    command = contribution(given["a"], content_of(payload))
     begun = await rounds.begin_contribution(command)
     assert isinstance(begun, Upload)
 
@@ -344,23 +347,12 @@ async def test_chunk_out_of_order_or_of_a_wrong_length_is_refused(federation: Wo
     await send((0, payload))
 
 
-async def test_digest_that_is_none_is_refused(federation: World) -> None:
-    given, _ = await working(federation)
-    update = {"weights": np.ones(8, np.float32)}
-    command = Contribute(
-        given["a"].experiment_id, "a", 1, 1, "train", 10, {}, Content(32, "00"), Manifest.of(update)
-    )  # fmt: skip
-
-    with pytest.raises(InvalidArgument, match="SHA-256"):
-        await federation.process.rounds.begin_contribution(command)
-
-
 async def test_user_to_whom_an_experiment_is_shown_cannot_change_it(federation: World) -> None:
     await federation.register("a", "b")
     await federation.submit(users=["colleague"])
     experiments, colleague, stranger = federation.process.experiments, Caller("colleague"), Caller("stranger")
 
-    assert (await experiments.get("experiment", colleague)).experiment.owner == "researcher"
+    assert (await experiments.get("experiment", colleague)).owner == "researcher"
     for change in (experiments.cancel, experiments.remove):
         with pytest.raises(Forbidden, match="only its owner"):
             await change("experiment", colleague)
@@ -382,16 +374,16 @@ async def test_failure_reported_by_an_older_attempt_is_refused(federation: World
 
     with pytest.raises(StaleAttempt):
         await federation.process.envoys.report_failure(
-            "a", ExperimentId(given["a"].experiment_id), attempt=1, error="old"
+            "a", given["a"].experiment_uid, attempt=1, failure=Failure("old")
         )
 
 
 async def test_model_asked_for_by_an_older_attempt_is_refused(federation: World) -> None:
     given, _ = await working(federation)
     again = await federation.wait("a")
-    experiment_id = ExperimentId(given["a"].experiment_id)
+    uid = again.experiment_uid
 
     with pytest.raises(StaleAttempt):
-        await federation.process.rounds.model(experiment_id, "a", given["a"].attempt, 0)
+        await federation.process.rounds.model(uid, "a", given["a"].attempt, 0)
 
-    assert await federation.process.rounds.model(experiment_id, "a", again.attempt, 0)
+    assert await federation.process.rounds.model(uid, "a", again.attempt, 0)

@@ -16,12 +16,11 @@ from tests.services.words import (
     history,
     reason_of,
     state_of,
-    states,
     train,
-    uploads_left,
     validate,
 )
-from tests.store.words import live, owned, rows
+from tests.store.words import live, owned
+from tests.tables import blob_rows, experiment_rows, result_rows, round_rows
 from tests.world import PLAN, RESEARCHER, World
 
 ENVOYS = ("a", "b", "c", "d")
@@ -30,8 +29,8 @@ ENVOYS = ("a", "b", "c", "d")
 async def round_of(federation: World, fence: Fence) -> int:
     """Drive an experiment as far as it goes; return the round that is open then."""
     await federation.drive(fence)
-    [number] = await rows(federation.db, "SELECT round FROM experiments")
-    return int(number)
+    [number] = await experiment_rows.current_rounds(federation.db)
+    return number
 
 
 async def test_round_ends_at_its_share_and_who_comes_later_is_told_so_and_keeps_no_bytes(federation: World) -> None:
@@ -41,20 +40,20 @@ async def test_round_ends_at_its_share_and_who_comes_later_is_told_so_and_keeps_
     await federation.work(begun.given["d"], "d")
     await complete(federation, begun, "b")
     assert await round_of(federation, begun.fence) == 2
-    kept = await rows(federation.db, "SELECT id FROM blobs ORDER BY id")
+    kept = await blob_rows.ids(federation.db)
 
     with pytest.raises(RoundClosed, match="LATE: round 1 is closed"):
         await train(federation, begun, "d")
 
-    assert await rows(federation.db, "SELECT id FROM blobs ORDER BY id") == kept
-    assert await uploads_left(federation) == 0
+    assert await blob_rows.ids(federation.db) == kept
+    assert await blob_rows.uploads_left(federation.db) == []
     [*_, late] = await history(federation, begun.id)
     assert (late.kind, late.actor, late.details) == ("contribution_late", "d", {"round": 1, "task": "train"})
-    assert await rows(federation.db, "SELECT state FROM assignments WHERE round = 1 ORDER BY envoy") == [
-        "counted",
-        "counted",
-        "missed",
-        "missed",
+    assert await round_rows.assignments(federation.db, 1) == [
+        ("a", "counted"),
+        ("b", "counted"),
+        ("c", "missed"),
+        ("d", "missed"),
     ]
 
 
@@ -69,9 +68,10 @@ async def test_update_that_arrives_while_its_round_ends_is_late_and_its_bytes_go
     with pytest.raises(RoundClosed, match="LATE: round 1 is aggregating"):
         await train(federation, begun, "a")
 
-    assert await uploads_left(federation) == 0
-    assert await rows(federation.db, "SELECT envoy FROM contributions WHERE task = 'train'") == ["b"]
-    assert await rows(federation.db, "SELECT origin FROM metrics WHERE name = 'accuracy' ORDER BY seq") == ["a", "b"]
+    assert await blob_rows.uploads_left(federation.db) == []
+    assert [envoy for envoy, task in await result_rows.contributed(federation.db) if task == "train"] == ["b"]
+    measured = await result_rows.metrics(federation.db)
+    assert [each.origin for each in measured if each.name == "accuracy"] == ["a", "b"]
 
 
 async def test_cutoff_counts_from_the_first_tasks_given(timed: World, clock: ManualClock) -> None:
@@ -94,7 +94,7 @@ async def begun_without_tasks(timed: World, keys: str) -> Collecting:
     [fence] = await timed.claim()
     await timed.drive(fence)
     given = {envoy: await timed.wait(envoy) for envoy in ("a", "b")}
-    return Collecting(view.experiment.id, fence, given)
+    return Collecting(view.id, view.uid, fence, given)
 
 
 async def test_deadline_counts_from_the_opening_and_fails_what_is_below_its_minimum(
@@ -123,7 +123,7 @@ async def test_round_that_is_to_wait_ends_once_its_minimum_holds(timed: World, c
     await complete(timed, begun, "b")
 
     assert await round_of(timed, begun.fence) == 2
-    assert await rows(timed.db, "SELECT state FROM assignments WHERE round = 1") == ["counted", "counted"]
+    assert await round_rows.assignments(timed.db, 1) == [("a", "counted"), ("b", "counted")]
 
 
 async def test_silent_envoy_is_waited_for_during_its_grace_and_can_come_back_after_it(
@@ -139,7 +139,7 @@ async def test_silent_envoy_is_waited_for_during_its_grace_and_can_come_back_aft
     await complete(timed, begun, "a")
     assert await round_of(timed, begun.fence) == 2
 
-    assert await rows(timed.db, "SELECT state FROM assignments WHERE round = 1") == ["counted", "counted"]
+    assert await round_rows.assignments(timed.db, 1) == [("a", "counted"), ("b", "counted")]
 
 
 async def test_round_goes_on_without_an_envoy_that_is_silent_for_longer_than_its_grace(
@@ -154,7 +154,7 @@ async def test_round_goes_on_without_an_envoy_that_is_silent_for_longer_than_its
     await live(timed, clock, 2)
 
     assert await round_of(timed, begun.fence) == 2
-    assert await states(timed, "assignments", begun.id) == ["counted", "asked", "missed", "asked"]
+    assert await round_rows.assignment_states(timed.db, begun.id) == ["counted", "asked", "missed", "asked"]
 
 
 async def test_outage_runs_no_deadline_and_makes_nobody_absent(timed: World, clock: ManualClock) -> None:
@@ -164,7 +164,7 @@ async def test_outage_runs_no_deadline_and_makes_nobody_absent(timed: World, clo
     clock.advance(timedelta(days=2))
 
     assert await round_of(timed, begun.fence) == 1
-    assert [envoy.is_online for envoy in await timed.process.envoys.listed(RESEARCHER)] == [True, True]
+    assert [envoy.online for envoy in (await timed.process.federation.envoys(RESEARCHER)).items] == [True, True]
 
 
 async def test_first_step_after_an_outage_accounts_for_it_and_does_nothing_else(
@@ -177,7 +177,7 @@ async def test_first_step_after_an_outage_accounts_for_it_and_does_nothing_else(
 
     async with timed.db.read() as tx:
         assert not (await clocks.read(tx)).stale
-    assert await rows(timed.db, "SELECT number FROM rounds") == []
+    assert await round_rows.numbers(timed.db) == []
 
 
 async def test_step_is_not_taken_where_an_outage_came_after_its_choice_until_that_is_accounted_for(
@@ -187,11 +187,11 @@ async def test_step_is_not_taken_where_an_outage_came_after_its_choice_until_tha
     clock.advance(timedelta(hours=1))
 
     await steps._open()
-    assert await rows(timed.db, "SELECT number FROM rounds") == []
+    assert await round_rows.numbers(timed.db) == []
 
     await timed.process.ticker.tick()
     await steps._open()
-    assert await rows(timed.db, "SELECT number FROM rounds") == [1]
+    assert await round_rows.numbers(timed.db) == [1]
 
 
 async def test_pending_experiment_fails_when_its_quorum_has_stayed_away_past_its_start_deadline(
@@ -211,7 +211,7 @@ async def test_pending_experiment_fails_when_its_quorum_has_stayed_away_past_its
     assert await reason_of(timed) == ("not started within its start deadline: a, b stayed away for more than 60 s")
 
 
-async def test_final_validation_ends_at_its_deadline_with_whoever_has_measured(
+async def test_final_validation_ends_at_its_deadline_with_those_that_have_measured(
     timed: World, clock: ManualClock
 ) -> None:
     begun = await begun_without_tasks(timed, "round_deadline: 60\n")
@@ -225,5 +225,5 @@ async def test_final_validation_ends_at_its_deadline_with_whoever_has_measured(
     assert await timed.drive(begun.fence) is None
 
     assert await state_of(timed) is ExperimentState.FINISHED
-    assert await rows(timed.db, "SELECT state FROM assignments WHERE round = 3 ORDER BY envoy") == ["counted", "missed"]
-    assert await states(timed, "collaborators", begun.id) == ["done", "done"]
+    assert await round_rows.assignments(timed.db, 3) == [("a", "counted"), ("b", "missed")]
+    assert await round_rows.collaborator_states(timed.db, begun.id) == ["done", "done"]

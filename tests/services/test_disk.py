@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from director.domain.messages import Content, SubmitExperiment
-from director.domain.tensors import Manifest, TensorInfo
+from director.domain.commands import ModelUpload, SubmitExperiment
+from director.domain.content import Content
+from director.domain.tensor_info import TensorInfo
+from director.domain.tensors import Manifest
 from director.domain.types import ExperimentState
 from director.effects import ManualClock
 from director.errors import DiskFull
@@ -15,15 +17,15 @@ from director.services import disk, folding, uploads
 from director.store import clock as clocks
 from director.store.engine.database import Failpoints
 from director.store.stash import Upload
-from tests.services.words import collecting, complete, state_of, states
-from tests.store.words import PATIENCE, one, rows, waits
+from tests.services.words import collecting, complete, state_of
+from tests.store.words import PATIENCE, waits
+from tests.tables import blob_rows, round_rows
 from tests.world import PLAN, RESEARCHER, World, archive_of, chunks_of, content_of
 
 LONG = bytes(range(256)) * 40
 """More than two chunks."""
 EXBIBYTE = 1 << 60
 TEBIBYTE = 1 << 40
-CHUNKS_OF_FOLDS = "SELECT count(*) FROM blob_chunks JOIN blobs ON id = blob_id WHERE purpose LIKE 'fold/%'"
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +59,7 @@ async def test_upload_begins_only_where_there_is_room(federation: World) -> None
     with pytest.raises(DiskFull):
         await uploads.begin(runtime, "p", content_of(LONG))
 
-    assert await rows(federation.db, "SELECT id FROM blobs") == []
+    assert await blob_rows.blobs(federation.db) == []
     relieve(federation)
     assert (await uploads.begin(runtime, "p", content_of(LONG))).missing == 0
 
@@ -74,25 +76,25 @@ async def test_upload_stops_where_there_is_no_more_room_and_goes_on_from_there(f
     with pytest.raises(DiskFull):
         await receive(federation, upload, filling())
 
-    assert await rows(federation.db, "SELECT number FROM blob_chunks") == [0]
+    assert [number for _, number in await blob_rows.chunks(federation.db)] == [0]
     relieve(federation)
     again = await uploads.begin(runtime, "p", content_of(LONG))
     assert (again.blob_id, again.missing) == (upload.blob_id, 1)
     await receive(federation, again, chunks_of(LONG, again))
-    assert await rows(federation.db, "SELECT state FROM blobs") == ["complete"]
+    assert await blob_rows.states(federation.db) == ["complete"]
 
 
 async def test_what_does_not_fit_as_a_whole_is_refused_before_it_is_sent(federation: World) -> None:
     await federation.register("a", "b")
     limit(federation, database_size_limit_bytes=TEBIBYTE // 4)
     huge = Manifest((TensorInfo("weights", "U8", (TEBIBYTE // 2,)),))
-    archive, model = content_of(archive_of()), Content(huge.size_bytes, content_of(LONG).digest)
-    command = SubmitExperiment("submission", "experiment", ["a", "b"], archive, model, huge)
+    model = ModelUpload(Content(huge.size_bytes, content_of(LONG).digest), huge)
+    command = SubmitExperiment("submission", "experiment", ["a", "b"], content_of(archive_of()), model)
 
     with pytest.raises(DiskFull, match="do not fit"):
         await federation.process.submissions.begin(command, RESEARCHER)
 
-    assert await rows(federation.db, "SELECT id FROM blobs") == []
+    assert await blob_rows.blobs(federation.db) == []
 
 
 async def test_no_deadline_passes_without_room(timed: World, clock: ManualClock) -> None:
@@ -111,14 +113,14 @@ async def test_no_deadline_passes_without_room(timed: World, clock: ManualClock)
     async with timed.db.read() as tx:
         assert (await clocks.now(tx)).now - before == pytest.approx(2 * tick.total_seconds())
     assert await state_of(timed) is ExperimentState.IN_PROGRESS
-    assert await states(timed, "rounds", begun.id) == ["collecting"]
+    assert await round_rows.states(timed.db, begun.id) == ["collecting"]
 
 
 async def test_fold_waits_for_room_before_it_begins_and_at_each_column(federation: World) -> None:
     begun = await collecting(federation)
     await complete(federation, begun, "a", "b")
     await federation.steps(begun.fence).next()
-    experiment = (await federation.process.experiments.get("experiment", RESEARCHER)).experiment
+    experiment = await federation.row("experiment")
 
     class Filling(Failpoints):
         def after(self, name: str) -> None:
@@ -129,18 +131,18 @@ async def test_fold_waits_for_room_before_it_begins_and_at_each_column(federatio
     federation.db.failpoints = Filling()
     fold = asyncio.create_task(folding.fold(federation.process.runtime, experiment, begun.fence, 1))
     assert await waits(fold)
-    assert await one(federation.db, "SELECT count(*) FROM blobs WHERE purpose LIKE 'fold/%'") == 0
+    assert await blob_rows.uploaded_for(federation.db, "fold") == []
 
     relieve(federation)
 
     async with asyncio.timeout(PATIENCE):
-        while not await rows(federation.db, "SELECT id FROM blobs WHERE purpose LIKE 'fold/%'"):
+        while not await blob_rows.uploaded_for(federation.db, "fold"):
             await asyncio.sleep(0.01)
     assert await waits(fold)
-    assert await one(federation.db, CHUNKS_OF_FOLDS) == 0
+    assert await blob_rows.chunks_of(federation.db, "fold") == []
     relieve(federation)
     await asyncio.wait_for(fold, PATIENCE)
-    assert await one(federation.db, CHUNKS_OF_FOLDS) == 1
+    assert len(await blob_rows.chunks_of(federation.db, "fold")) == 1
 
 
 async def test_what_makes_room_goes_on_without_any(federation: World) -> None:
@@ -150,6 +152,6 @@ async def test_what_makes_room_goes_on_without_any(federation: World) -> None:
 
     await federation.process.experiments.cancel("experiment", RESEARCHER)
     await federation.process.experiments.remove("experiment", RESEARCHER)
-    await federation.process.periodic_jobs.once()
+    await federation.do_periodic_jobs()
 
-    assert await rows(federation.db, "SELECT id FROM blobs") == []
+    assert await blob_rows.blobs(federation.db) == []

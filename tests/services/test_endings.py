@@ -5,25 +5,26 @@ import asyncio
 import pytest
 
 from director.domain.types import ExperimentState
+from director.domain.work import Quit
 from director.errors import AlreadyExists, ExperimentNotFound, LeaseLost, PreconditionFailed
-from director.services.round_use_cases import Quit
 from director.services.runtime import Caller
 from tests.services.words import (
     OPERATOR,
     collecting,
     complete,
+    fail,
     finished,
     history,
     reason_of,
     state_of,
-    states,
     train,
 )
-from tests.store.words import holding, one, only_postgresql, owned, rows, running, waits
-from tests.world import PLAN, RESEARCHER, World, contents
+from tests.store.words import only_postgresql, owned, running, waits
+from tests.tables import blob_rows, event_rows, experiment_rows, locks, result_rows, round_rows
+from tests.tables.everything import bytes_held, contents, metrics, row_counts
+from tests.world import PLAN, RESEARCHER, World
 
 MANUAL = PLAN + "review: manual\n"
-LOCK = "SELECT 1 FROM experiments WHERE id = :id FOR NO KEY UPDATE"
 
 
 async def one_of_each(federation: World) -> list[str]:
@@ -39,14 +40,14 @@ async def one_of_each(federation: World) -> list[str]:
     await complete(federation, frozen, "i", "j")
     await federation.steps(frozen.fence).next()
     failed = await collecting(federation, "failed", ("k", "l"))
-    await process.envoys.report_failure("k", failed.id, attempt=None, error="disk")
+    await fail(federation, "k", failed.uid)
     await federation.drive(failed.fence)
     await finished(federation, "finished", ("m", "n"))
     await running(federation, "waits for an owner", ("c", "d"))
     await federation.submit("pending", envoys=("a", "g"))
     await federation.submit("cancelled")
     await process.experiments.cancel("cancelled", RESEARCHER, reason="a typing error")
-    return await rows(federation.db, "SELECT name FROM experiments ORDER BY id")
+    return await experiment_rows.names(federation.db)
 
 
 async def test_whatever_has_not_ended_can_be_cancelled_and_nothing_else(federation: World) -> None:
@@ -60,15 +61,15 @@ async def test_whatever_has_not_ended_can_be_cancelled_and_nothing_else(federati
                 await federation.process.experiments.cancel(name, RESEARCHER)
         else:
             view = await federation.process.experiments.cancel(name, RESEARCHER)
-            assert view.experiment.state is ExperimentState.CANCELLED
+            assert view.state is ExperimentState.CANCELLED
         if name in ended or was is ExperimentState.CANCELLED:
             assert await contents(federation.db) == before
 
-    assert await rows(federation.db, "SELECT envoy FROM collaborators WHERE ended_at IS NULL") == []
-    assert await rows(federation.db, "SELECT number FROM rounds WHERE closed_at IS NULL") == []
-    assert await rows(federation.db, "SELECT envoy FROM assignments WHERE ended_at IS NULL") == []
-    assert await rows(federation.db, "SELECT blob_id FROM contributions WHERE blob_id IS NOT NULL") == []
-    assert await rows(federation.db, "SELECT id FROM experiments WHERE director_id IS NOT NULL") == []
+    assert await round_rows.collaborators_not_ended(federation.db) == []
+    assert await round_rows.not_closed(federation.db) == []
+    assert await round_rows.open_assignments(federation.db) == []
+    assert await result_rows.updates_held(federation.db) == []
+    assert await experiment_rows.owned(federation.db) == []
 
 
 async def test_whatever_there_is_can_be_removed_and_leaves_no_bytes_but_its_history(federation: World) -> None:
@@ -83,13 +84,12 @@ async def test_whatever_there_is_can_be_removed_and_leaves_no_bytes_but_its_hist
             await federation.process.experiments.remove(name, RESEARCHER)
     await federation.process.periodic_jobs.sweep()
 
-    after = await contents(federation.db, but=())
-    assert after["blobs"] == after["blob_chunks"] == []
-    for table in ("experiments", "collaborators", "rounds", "assignments", "contributions", "models"):
-        assert len(after[table]) == len(before[table])
-    assert after["metrics"] == before["metrics"]
-    assert await rows(federation.db, "SELECT state FROM experiments WHERE state IN ('pending', 'in_progress')") == []
-    assert len(await rows(federation.db, "SELECT seq FROM events WHERE kind = 'experiment_removed'")) == len(names)
+    assert await bytes_held(federation.db) == []
+    after = await contents(federation.db)
+    assert row_counts(after) == row_counts(before)
+    assert metrics(after) == metrics(before)
+    assert await experiment_rows.not_ended(federation.db) == []
+    assert len(await event_rows.of_kind(federation.db, "experiment_removed")) == len(names)
 
 
 async def test_cancelled_experiment_says_by_whom_or_why(federation: World) -> None:
@@ -97,7 +97,7 @@ async def test_cancelled_experiment_says_by_whom_or_why(federation: World) -> No
     for name, reason in [("one", ""), ("two", "the wrong data")]:
         view = await federation.submit(name)
         await federation.process.experiments.cancel(name, RESEARCHER, reason=reason)
-        [*_, event] = await history(federation, view.experiment.id)
+        [*_, event] = await history(federation, view.id)
         assert (event.kind, event.actor) == ("experiment_cancelled", "researcher")
         assert event.reason == await reason_of(federation, name)
 
@@ -113,7 +113,7 @@ async def test_cancelling_frees_the_envoys_for_the_next_experiment(federation: W
     await federation.admit()
 
     assert await state_of(federation, "next") is ExperimentState.IN_PROGRESS
-    told = await federation.process.rounds.get_tasks(begun.id, "b", begun.given["b"].attempt, seconds=0)
+    told = await federation.process.rounds.poll_tasks(begun.uid, "b", begun.given["b"].attempt, seconds=0)
     assert told == Quit("cancelled")
 
 
@@ -127,10 +127,10 @@ async def test_owner_learns_at_its_next_step_that_its_experiment_was_cancelled(f
 
     with pytest.raises(LeaseLost):
         await steps.next()
-    assert await states(federation, "rounds", begun.id) == ["abandoned"]
+    assert await round_rows.states(federation.db, begun.id) == ["abandoned"]
 
 
-async def test_end_is_the_end_whoever_comes_first(federation: World) -> None:
+async def test_experiment_ends_once_if_a_cancellation_and_the_last_step_come_together(federation: World) -> None:
     begun = await collecting(federation)
     for number in (1, 2, 3):
         await federation.finish_round(begun.given, value=number)
@@ -152,13 +152,13 @@ async def test_end_is_the_end_whoever_comes_first(federation: World) -> None:
 async def test_cancellations_that_wait_for_each_other_are_one_and_both_are_told_so(federation: World) -> None:
     experiment_id = await running(federation)
     experiments = federation.process.experiments
-    async with holding(federation.db, LOCK, id=experiment_id):
+    async with locks.experiment(federation.db, experiment_id):
         both = [asyncio.create_task(experiments.cancel("experiment", RESEARCHER)) for _ in range(2)]
         assert all([await waits(each) for each in both])
 
     views = await asyncio.gather(*both)
 
-    assert [view.experiment.state for view in views] == [ExperimentState.CANCELLED] * 2
+    assert [view.state for view in views] == [ExperimentState.CANCELLED] * 2
     kinds = [event.kind for event in await history(federation, experiment_id)]
     assert kinds.count("experiment_cancelled") == 1
 
@@ -167,7 +167,7 @@ async def test_cancellations_that_wait_for_each_other_are_one_and_both_are_told_
 async def test_removals_that_wait_for_each_other_are_one(federation: World) -> None:
     experiment_id = await running(federation)
     experiments = federation.process.experiments
-    async with holding(federation.db, LOCK, id=experiment_id):
+    async with locks.experiment(federation.db, experiment_id):
         both = [asyncio.create_task(experiments.remove("experiment", RESEARCHER)) for _ in range(2)]
         assert all([await waits(each) for each in both])
 
@@ -184,10 +184,10 @@ async def test_updates_are_gone_once_their_round_has_ended_and_their_digests_sta
     await federation.process.experiments.cancel("experiment", RESEARCHER)
     await federation.process.periodic_jobs.sweep()
 
-    found = await one(federation.db, "SELECT digest, blob_id FROM contributions")
-    assert found == (stored.digest, None)
+    [found] = await result_rows.contributions(federation.db)
+    assert (found.digest, found.blob) == (stored.digest, None)
     # The archive and the initial model.
-    assert len(await rows(federation.db, "SELECT id FROM blobs")) == 2
+    assert len(await blob_rows.ids(federation.db)) == 2
 
 
 async def test_name_of_a_removed_experiment_is_free_and_its_submission_id_is_not(federation: World) -> None:
@@ -199,7 +199,7 @@ async def test_name_of_a_removed_experiment_is_free_and_its_submission_id_is_not
         await federation.submit(submission_id="the-first")
     view = await federation.submit(submission_id="the-second")
 
-    assert view.experiment.state is ExperimentState.PENDING
+    assert view.state is ExperimentState.PENDING
     with pytest.raises(ExperimentNotFound):
         await federation.process.experiments.get("experiment", Caller("colleague"))
 
@@ -212,5 +212,5 @@ async def test_removed_experiment_is_in_nobodys_list(federation: World) -> None:
     await federation.process.experiments.remove("two", RESEARCHER)
 
     for caller, names in [(RESEARCHER, ["one"]), (Caller("colleague"), []), (OPERATOR, ["one"])]:
-        found, _ = await federation.process.experiments.listed(caller)
-        assert [view.experiment.name for view in found] == names
+        found = await federation.process.experiments.listed(caller)
+        assert [each.name for each in found.items] == names

@@ -13,25 +13,13 @@ from director.domain.types import ExperimentState
 from director.effects import ManualClock
 from director.errors import Unavailable
 from director.store.engine.database import Database, Failpoints
+from director.store.engine.topics import Topic
 from tests.services.replicas import running as at_work
 from tests.services.words import collecting, complete, state_of
-from tests.store.words import (
-    PATIENCE,
-    change,
-    claim,
-    die,
-    enter,
-    holding,
-    one,
-    only_postgresql,
-    rows,
-    running,
-    seen_from_outside,
-)
+from tests.store.words import PATIENCE, claim, die, enter, only_postgresql, running
+from tests.tables import changes, experiment_rows, locks, presence_rows, round_rows
 from tests.world import RESEARCHER, World, world
 
-OWNER = "SELECT director_id, fence FROM experiments"
-ROUNDS = "SELECT number FROM rounds"
 MINUTES = timedelta(minutes=10)
 
 
@@ -82,7 +70,12 @@ async def eventually(condition: Callable[[], Any]) -> None:
 
 async def opened(db: Database) -> None:
     """Wait until a round is open."""
-    await eventually(lambda: rows(db, ROUNDS))
+    await eventually(lambda: round_rows.numbers(db))
+
+
+async def has_another_owner(db: Database, before: str | None) -> bool:
+    [(_, owner, fence)] = await experiment_rows.owners(db)
+    return owner not in (None, before) and fence > 1
 
 
 def loops(experiment_id: int) -> list[str]:
@@ -91,18 +84,18 @@ def loops(experiment_id: int) -> list[str]:
 
 
 async def test_claim_whose_answer_was_lost_is_found_at_the_next_look(slow: World) -> None:
-    await running(slow)
+    experiment_id = await running(slow)
     me = slow.process.presence.director_id
     slow.db.failpoints = Timeout("claim")
     async with let_go(slow):
         with pytest.raises(Unavailable):
             await slow.process.execution.reconcile()
-        assert await one(slow.db, OWNER) == (me, 1)
+        assert await experiment_rows.owners(slow.db) == [(experiment_id, me, 1)]
 
-        await slow.process.execution.reconcile(hinted=False)
+        await slow.process.execution.reconcile(woken=False)
         await opened(slow.db)
 
-        assert await one(slow.db, OWNER) == (me, 1)
+        assert await experiment_rows.owners(slow.db) == [(experiment_id, me, 1)]
 
 
 async def test_experiment_is_driven_by_one_loop_however_often_it_is_looked_at(slow: World) -> None:
@@ -122,10 +115,13 @@ async def test_loop_whose_experiment_was_taken_away_is_stopped_by_the_next_look(
         await slow.process.execution.reconcile()
         await opened(slow.db)
         [before] = [task for task in asyncio.all_tasks() if task.get_name() == f"experiment {experiment_id}"]
-        owner = {"by another": "'another'", "by nobody": "NULL", "by another claim of its own": "director_id"}[taken]
-        soon = (datetime.now(UTC) + timedelta(minutes=30)).strftime("%Y-%m-%d %H:%M:%S+00:00")
-        resting = f"claimable_from = '{soon}'" if taken == "by nobody" else "fence = fence + 1"
-        await change(slow.db, f"UPDATE experiments SET director_id = {owner}, {resting}")
+        async with slow.db.write("take away") as tx:
+            if taken != "by another claim of its own":
+                await changes.give_to(tx, "another" if taken == "by another" else None)
+            if taken == "by nobody":
+                await changes.rest_until(tx, datetime.now(UTC) + timedelta(minutes=30))
+            else:
+                await changes.raise_fences(tx)
 
         await slow.process.execution.reconcile()
 
@@ -139,9 +135,11 @@ async def test_loop_that_is_woken_sees_by_itself_that_its_experiment_was_taken_a
     async with let_go(slow):
         await slow.process.execution.reconcile()
         await opened(slow.db)
-        await change(slow.db, "UPDATE experiments SET director_id = 'another', fence = fence + 1")
+        async with slow.db.write("take away") as tx:
+            await changes.give_to(tx, "another")
+            await changes.raise_fences(tx)
 
-        slow.process.runtime.wakeups.wake([("experiment", experiment_id)])
+        slow.process.runtime.wakeups.wake([Topic.experiment(experiment_id)])
 
         async with asyncio.timeout(PATIENCE):
             while loops(experiment_id):
@@ -153,7 +151,7 @@ async def test_director_that_lost_its_lease_drives_nothing(slow: World) -> None:
     async with let_go(slow):
         await slow.process.execution.reconcile()
         await opened(slow.db)
-        await change(slow.db, "UPDATE directors SET reaped_at = expires_at")
+        await changes.declare_dead(slow.db)
         await slow.process.presence.renew(slow.db)
 
         await slow.process.execution.reconcile()
@@ -168,15 +166,15 @@ async def test_director_that_drains_claims_nothing_more(slow: World) -> None:
     await slow.process.execution.reconcile()
 
     assert not loops(experiment_id)
-    assert await one(slow.db, OWNER) == (None, 0)
+    assert await experiment_rows.owners(slow.db) == [(experiment_id, None, 0)]
 
 
 @only_postgresql
 async def test_late_answer_about_an_earlier_lease_says_nothing_of_the_one_of_now(slow: World) -> None:
     presence = slow.process.presence
     earlier = presence.director_id
-    lost = "UPDATE directors SET reaped_at = expires_at WHERE id = :id RETURNING id"
-    async with holding(slow.db, lost, id=earlier):
+    assert earlier is not None
+    async with locks.director_that_is_declared_dead(slow.db, earlier):
         renewing = asyncio.create_task(presence.renew(slow.db))
         await asyncio.sleep(0.2)
         await presence.enter()
@@ -194,7 +192,7 @@ async def test_experiment_that_kills_each_director_rests_from_the_third_time_on_
     await timed.steps(poisoned.fence).next()
     victims = [f"victim {number}" for number in range(5)]
     await enter(timed.db, *victims, "heir")
-    await change(timed.db, "UPDATE experiments SET director_id = NULL")
+    await changes.give_to(timed.db, None)
 
     for victim in victims[:3]:
         claimed, _ = await claim(timed.db, victim)
@@ -203,12 +201,12 @@ async def test_experiment_that_kills_each_director_rests_from_the_third_time_on_
 
     [fence], _ = await claim(timed.db, "heir")
     assert fence.experiment_id == healthy.id
-    assert await timed.process.explaining.why("poisoned", RESEARCHER) == [
-        "the end of a pause of 10 s: it took its director down several times"
-    ]
+    assert (await timed.process.experiments.get("poisoned", RESEARCHER)).waiting_for == (
+        "the end of a pause of 10 s: it took its director down several times",
+    )
     await complete(timed, healthy, "c", "d")
     await timed.drive(fence)
-    assert await rows(timed.db, "SELECT last_model FROM experiments ORDER BY id") == [0, 1]
+    assert await experiment_rows.last_models(timed.db) == [0, 1]
     clock.advance(timedelta(seconds=10))
     [fence], _ = await claim(timed.db, victims[3])
     assert fence.experiment_id == poisoned.id
@@ -218,25 +216,23 @@ async def test_experiment_that_kills_each_director_rests_from_the_third_time_on_
     clock.advance(timedelta(seconds=1))
     [fence], _ = await claim(timed.db, "heir")
     await timed.drive(fence)
-    assert await rows(timed.db, "SELECT last_model, crashes FROM experiments ORDER BY id") == [(1, 0), (1, 0)]
+    assert await experiment_rows.last_models(timed.db) == [1, 1]
+    assert await experiment_rows.crashes(timed.db) == [0, 0]
 
 
 @only_postgresql
-async def test_director_whose_event_loop_hangs_stops_renewing_and_enters_anew(migrated_url: str) -> None:
+async def test_director_whose_event_loop_hangs_stops_renewing_and_enters_again(migrated_url: str) -> None:
     async with world(migrated_url, lease=timedelta(seconds=1)) as hanging, at_work(hanging):
         await running(hanging)
         await opened(hanging.db)
-        [before, *_] = await rows(hanging.db, "SELECT director_id FROM experiments")
+        [(_, before, _)] = await experiment_rows.owners(hanging.db)
 
         time.sleep(3)  # noqa: ASYNC251 - it hangs
-        expired = seen_from_outside(migrated_url, "SELECT expires_at <= clock_timestamp() FROM directors")
+        expired = presence_rows.are_leases_expired_from_outside(migrated_url)
 
         assert expired == [True]
-        await eventually(lambda: rows(hanging.db, f"{OWNER} WHERE director_id <> :before AND fence > 1", before=before))
-        [reaped] = await rows(
-            hanging.db, "SELECT reaped_at IS NOT NULL FROM directors WHERE id = :before", before=before
-        )
-        assert reaped
+        await eventually(lambda: has_another_owner(hanging.db, before))
+        assert before in await presence_rows.directors_dead(hanging.db)
 
 
 async def test_step_that_fails_again_and_again_fails_the_experiment_with_the_reason(
@@ -251,21 +247,22 @@ async def test_step_that_fails_again_and_again_fails_the_experiment_with_the_rea
                 await asyncio.sleep(0.05)
 
     view = await federation.process.experiments.get("experiment", RESEARCHER)
-    assert view.experiment.state is ExperimentState.FAILED
-    assert view.experiment.reason == "the director could not go on: ZeroDivisionError: no such luck"
-    assert await rows(federation.db, "SELECT envoy FROM collaborators WHERE state <> 'released'") == []
+    assert view.state is ExperimentState.FAILED
+    assert view.reason == "the director could not go on: ZeroDivisionError: no such luck"
+    assert {state for _, state in await round_rows.collaborators(federation.db)} == {"released"}
 
 
 async def test_experiment_whose_plan_cannot_be_read_fails_with_the_reason(migrated_url: str) -> None:
     async with world(migrated_url) as before:
         await running(before)
-        await change(before.db, "UPDATE experiments SET plan = :plan", plan='{"of": "another version"}')
+        await changes.replace_plan(before.db, '{"of": "another version"}')
 
     async with world(migrated_url, seed=2) as restarted, let_go(restarted):
         await restarted.process.execution.reconcile()
         async with asyncio.timeout(20):
-            while (await rows(restarted.db, "SELECT state FROM experiments")) != ["failed"]:
+            while (await experiment_rows.states(restarted.db)) != ["failed"]:
                 await asyncio.sleep(0.05)
 
-        [reason] = await rows(restarted.db, "SELECT reason FROM experiments")
+        [(_, reason)] = await experiment_rows.outcomes(restarted.db)
+    assert reason is not None
     assert reason.startswith("the director could not go on: ")

@@ -15,8 +15,8 @@ from director.services import folding
 from director.services.budget import Budget
 from director.store import contents, experiments
 from director.store.leases import Fence
-from tests.services.words import uploads_left
-from tests.store.words import change, only_sqlite, owned
+from tests.store.words import only_sqlite, owned
+from tests.tables import blob_rows, changes
 from tests.world import World, payload_of, world
 
 TRAIN_ONLY = "rounds: 1\ntasks: [{name: train, kind: train, function: 'work:train'}]\n"
@@ -130,21 +130,18 @@ async def test_model_that_is_larger_than_the_budget_is_folded_within_it(migrated
 async def test_fold_that_was_interrupted_begins_again_and_leaves_one_result(federation: World) -> None:
     updates = {envoy: a_model(seed) for seed, envoy in enumerate(SAMPLES)}
     fence = await frozen(federation, updates)
-    before = await uploads_left(federation)
+    before = len(await blob_rows.uploads_left(federation.db))
 
     first = await fold(federation, fence, Budget(MEBIBYTE))
     second = await fold(federation, fence, Budget(1))
 
     assert first == second
-    assert await uploads_left(federation) == before + 1
+    assert len(await blob_rows.uploads_left(federation.db)) == before + 1
 
 
 async def test_fold_without_one_of_its_updates_makes_no_model(federation: World) -> None:
     fence = await frozen(federation, {envoy: a_model(seed) for seed, envoy in enumerate(SAMPLES)})
-    await change(
-        federation.db,
-        "DELETE FROM blob_chunks WHERE blob_id = (SELECT blob_id FROM contributions WHERE envoy = 'c') AND number = 3",
-    )
+    await changes.lose_chunk(federation.db, "c", 3)
 
     with pytest.raises(NotFound):
         await fold(federation, fence, Budget(MEBIBYTE))

@@ -10,17 +10,21 @@ from datetime import timedelta
 
 import pytest
 
-from director.domain.messages import EventKind, Heartbeat
+from director.domain.commands import Heartbeat
+from director.domain.envoy import Envoy
+from director.domain.history import EventKind
 from director.domain.types import ExperimentState
-from director.effects import ManualClock
+from director.effects import ManualClock, SeededEntropy
 from director.errors import Unavailable
 from director.services import checking
+from director.services.supervision import SHORTEST_PAUSE, supervise
 from director.store import clock as clocks
 from director.store.engine.database import Database, Failpoints
-from director.store.envoys import Envoy
+from director.store.envoys import liveness
 from director.store.leases import Fence
-from tests.services.words import Collecting, collecting, complete, state_of, states
-from tests.store.words import change, claim, enter, live, only_postgresql, rows
+from tests.services.words import Collecting, collecting, complete, state_of
+from tests.store.words import claim, enter, live, only_postgresql
+from tests.tables import changes, event_rows, presence_rows, round_rows
 from tests.world import PLAN, RESEARCHER, World, world
 
 DAY = timedelta(days=1)
@@ -28,8 +32,6 @@ HOUR = 3600.0
 PERIOD = 60.0
 LEASE = timedelta(minutes=1)
 WITHIN_AN_HOUR = "\nmin_collaborators: 1\nround_deadline: 1h\nenvoy_grace: 5m\nstart_deadline: 1h\n"
-OFFLINE = f"SELECT actor FROM events WHERE stream = 0 AND kind = '{EventKind.ENVOY_OFFLINE}'"
-OPEN_SESSIONS = "SELECT envoy FROM envoy_sessions WHERE offline_at IS NULL ORDER BY envoy"
 
 
 @pytest.fixture
@@ -41,18 +43,25 @@ async def timed(migrated_url: str, clock: ManualClock) -> AsyncIterator[World]:
 
 async def heard(federation: World, *envoys: str) -> None:
     for envoy in envoys:
-        await federation.process.envoys.heartbeat(Heartbeat(envoy, is_experiment_running=True))
+        await federation.process.envoys.heartbeat(Heartbeat(envoy, experiment_running=True))
 
 
 async def look(federation: World) -> None:
     """Do once what is done all the time."""
     await federation.process.ticker.tick()
     await federation.admit()
-    await federation.process.periodic_jobs.once()
+    await federation.do_periodic_jobs()
 
 
 async def envoys(federation: World) -> dict[str, Envoy]:
-    return {each.shard.envoy: each for each in await federation.process.envoys.listed(RESEARCHER)}
+    return {each.name: each for each in (await federation.process.federation.envoys(RESEARCHER)).items}
+
+
+async def absence(federation: World, envoy: str) -> float:
+    """Return for how many service seconds an envoy was not heard of."""
+    async with federation.db.read() as tx:
+        found = await liveness(tx, [envoy], lease=LEASE)
+        return found[envoy].absence(await clocks.now(tx))
 
 
 async def service_seconds(db: Database) -> float:
@@ -97,7 +106,7 @@ async def morning(federation: World, night: Night, *, director: str) -> AsyncIte
 
 async def adopted(federation: World) -> Fence:
     """Have another director take the experiment that is at work."""
-    await change(federation.db, "UPDATE experiments SET director_id = NULL")
+    await changes.give_to(federation.db, None)
     await enter(federation.db, "heir")
     [fence], _ = await claim(federation.db, "heir")
     return fence
@@ -118,15 +127,15 @@ async def test_day_without_a_director_decides_nothing(
         tick = federation.process.runtime.settings.tick.total_seconds()
         passed = await service_seconds(federation.db) - before
         assert passed <= 2 * tick
-        assert pause == pytest.approx(5 * PERIOD, abs=tick), "b was there before, and is given its whole grace anew"
+        assert pause == pytest.approx(5 * PERIOD, abs=tick), "b was there before, and is given its whole grace again"
         assert await state_of(federation, "at work") is ExperimentState.IN_PROGRESS
-        assert await states(federation, "assignments", night.begun.id) == ["asked", "asked"]
+        assert await round_rows.assignment_states(federation.db, night.begun.id) == ["asked", "asked"]
         assert await state_of(federation, "waiting") is ExperimentState.PENDING
         seen = await envoys(federation)
-        assert [seen[name].is_online for name in ("a", "b", "gone")] == [True, True, False]
-        assert seen["gone"].absence_seconds == pytest.approx(HOUR / 2 + PERIOD, abs=2 * tick)
-        assert await rows(federation.db, OFFLINE) == ["gone"]
-        assert await rows(federation.db, OPEN_SESSIONS) == ["a", "b"]
+        assert [seen[name].online for name in ("a", "b", "gone")] == [True, True, False]
+        assert await absence(federation, "gone") == pytest.approx(HOUR / 2 + PERIOD, abs=2 * tick)
+        assert await event_rows.actors(federation.db, EventKind.ENVOY_OFFLINE) == ["gone"]
+        assert await presence_rows.envoys_with_open_sessions(federation.db) == ["a", "b"]
         assert [finding async for finding in checking.findings(federation.db)] == []
 
 
@@ -145,12 +154,12 @@ async def test_after_a_day_without_a_director_time_counts_again(
 
         await federation.drive(fence)
 
-        assert await rows(federation.db, "SELECT envoy, state FROM assignments WHERE round = 1 ORDER BY envoy") == [
+        assert await round_rows.assignments(federation.db, 1) == [
             ("a", "counted"),
             ("b", "missed"),
         ]
         assert await state_of(federation, "waiting") is ExperimentState.FAILED
-        assert await rows(federation.db, OFFLINE) == ["gone", "b"]
+        assert await event_rows.actors(federation.db, EventKind.ENVOY_OFFLINE) == ["gone", "b"]
 
 
 async def test_envoy_that_answers_after_the_outage_is_still_waited_for(timed: World, clock: ManualClock) -> None:
@@ -164,8 +173,8 @@ async def test_envoy_that_answers_after_the_outage_is_still_waited_for(timed: Wo
 
     await timed.drive(night.begun.fence)
 
-    assert await rows(timed.db, "SELECT state FROM assignments WHERE round = 1") == ["counted", "counted"]
-    assert await rows(timed.db, OFFLINE) == ["gone"]
+    assert await round_rows.assignments(timed.db, 1) == [("a", "counted"), ("b", "counted")]
+    assert await event_rows.actors(timed.db, EventKind.ENVOY_OFFLINE) == ["gone"]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -186,10 +195,10 @@ async def test_clock_that_jumps_back_and_forth_decides_nothing(timed: World, clo
         lived += seconds
 
     assert await service_seconds(timed.db) - before <= lived + 25 * 2 * tick
-    assert await states(timed, "assignments", night.begun.id) == ["asked", "asked"]
+    assert await round_rows.assignment_states(timed.db, night.begun.id) == ["asked", "asked"]
     assert await state_of(timed, "waiting") is ExperimentState.PENDING
-    assert await rows(timed.db, OFFLINE) == ["gone"]
-    assert await rows(timed.db, OPEN_SESSIONS) == ["a", "b"]
+    assert await event_rows.actors(timed.db, EventKind.ENVOY_OFFLINE) == ["gone"]
+    assert await presence_rows.envoys_with_open_sessions(timed.db) == ["a", "b"]
     assert [finding async for finding in checking.findings(timed.db)] == []
 
 
@@ -209,7 +218,8 @@ async def test_director_whose_database_is_away_asks_for_it_only_now_and_then(mig
     async with world(migrated_url, lease=lease) as federation:
         federation.db.failpoints = away = Away()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(federation.process.presence.run(), seconds)
+            presence = supervise("presence", federation.process.presence.run, SeededEntropy(1))
+            await asyncio.wait_for(presence, seconds)
         federation.db.failpoints = Failpoints()
 
-    assert 1 < away.asked <= 1 + seconds / (lease / 6).total_seconds()
+    assert 1 < away.asked <= 1 + 2 * seconds / SHORTEST_PAUSE

@@ -1,4 +1,4 @@
-"""Whoever comes first: replicas, users and envoys at one experiment at the same moment (PostgreSQL)."""
+"""Replicas, users and envoys at one experiment at the same moment: one of them comes first (PostgreSQL)."""
 
 import asyncio
 import os
@@ -16,7 +16,8 @@ import asyncpg
 import numpy as np
 import pytest
 
-from director.domain.messages import ENDINGS, EventKind
+from director.domain.envoy import Engagement
+from director.domain.history import ENDINGS, EventKind
 from director.domain.types import ExperimentId, ExperimentState
 from director.errors import (
     ExperimentNotFound,
@@ -29,14 +30,15 @@ from director.errors import (
 )
 from director.services import checking
 from director.services.wakeups import Wakeups
-from director.store import events, leases
+from director.store import leases
 from director.store.engine.notifications import Notifications
-from director.store.envoys import Engagement
 from director.store.leases import Fence
 from tests.postgres import PostgresServer
 from tests.services.busy import Busy
 from tests.services.replicas import Deadlocks, replicas, running
-from tests.store.words import change, one, only_postgresql, rows, waits
+from tests.services.words import fail, history
+from tests.store.words import only_postgresql, waits
+from tests.tables import changes, experiment_rows, result_rows, round_rows
 from tests.world import MODEL, RESEARCHER, World
 
 pytestmark = only_postgresql
@@ -48,7 +50,6 @@ AFTERWARDS = {EventKind.EXPERIMENT_REMOVED, EventKind.CONTRIBUTION_LATE}
 """What may still happen to an experiment that has ended."""
 HARMLESS = LeaseLost, NotFound, ExperimentNotFound, PreconditionFailed, RoundClosed, StaleAttempt, Unavailable
 """What a latecomer may be told."""
-ENGAGED = "SELECT envoy FROM collaborators WHERE state IN ('queued', 'assigned', 'working')"
 STARVING = 2.5
 """Units: seconds. A stream of sharers kept the owner waiting for longer, one that queues does not."""
 
@@ -96,7 +97,7 @@ class Race:
 
     async def adopt(self) -> None:
         """Take the experiment from its owner, who does not know, and go on with it."""
-        await change(self.directors[1].db, "UPDATE experiments SET director_id = NULL WHERE id = :id", id=self.id)
+        await changes.give_experiment_to(self.directors[1].db, self.id, None)
         for fence in await self.directors[1].claim():
             await self.directors[1].drive(fence)
 
@@ -107,7 +108,7 @@ class Race:
         await self.directors[2].process.experiments.remove(self.name, RESEARCHER)
 
     async def fail(self) -> None:
-        await self.directors[2].process.envoys.report_failure("b", self.id, attempt=None, error="no memory")
+        await fail(self.directors[2], "b", self.given["b"].experiment_uid)
 
     async def contribute(self) -> None:
         await self.directors[2].contribute(self.given["b"], "b", "train", round_number=1, update=UPDATE)
@@ -134,17 +135,16 @@ async def begin(directors: list[World], name: str, chance: random.Random) -> Rac
 
 async def soon(action: Callable[[], Awaitable[None]], delay: float) -> None:
     await asyncio.sleep(delay)
-    with suppress(HARMLESS):
+    with suppress(*HARMLESS):
         await action()
 
 
 async def outcome(race: Race) -> tuple[str, list[Any], list[Any]]:
     """What is left of an experiment: its state, its models and its history."""
     db = race.directors[0].db
-    state = await one(db, "SELECT state FROM experiments WHERE id = :id", id=race.id)
-    models = await rows(db, "SELECT number, digest FROM models WHERE experiment_id = :id ORDER BY number", id=race.id)
-    async with db.read() as tx:
-        return state, models, [each.kind for each in await events.after(tx, race.id, 0, limit=1000)]
+    state = await experiment_rows.state(db, race.id)
+    models = await result_rows.model_digests(db, race.id)
+    return state, models, [each.kind for each in await history(race.directors[0], race.id)]
 
 
 @pytest.mark.parametrize("trials", [TRIALS, pytest.param(500, marks=[pytest.mark.campaign, pytest.mark.timeout(3000)])])
@@ -158,7 +158,7 @@ async def test_experiment_ends_once_and_no_model_appears_after_it(
         actions = [race.drive, *chance.sample(others, chance.randint(1, 4))]
 
         await asyncio.gather(*(soon(action, chance.random() / 50) for action in actions))
-        with suppress(HARMLESS):
+        with suppress(*HARMLESS):
             await race.cancel()
 
         state, models, happened = await outcome(race)
@@ -169,7 +169,7 @@ async def test_experiment_ends_once_and_no_model_appears_after_it(
         assert ending == ENDINGS[ExperimentState(state)]
         assert set(happened[happened.index(ending) + 1 :]) <= AFTERWARDS
         assert len(models) == 1 + happened.count(EventKind.ROUND_CLOSED)
-        assert await rows(three[0].db, ENGAGED) == []
+        assert await round_rows.engaged(three[0].db) == []
         endings[state] += 1
     assert [finding async for finding in checking.findings(three[0].db)] == []
     assert not str(deadlocks)
@@ -196,8 +196,8 @@ async def test_envoy_never_serves_two_however_many_admit_at_once(
 
     async def end(director: World, name: str) -> None:
         db = director.db
-        while await one(db, "SELECT state FROM experiments WHERE name = :name", name=name) == "pending":
-            serving = await rows(db, ENGAGED)
+        while await experiment_rows.state(db, name) == "pending":
+            serving = await round_rows.engaged(db)
             assert len(serving) == len(set(serving))
             await asyncio.sleep(0.01)
         await director.process.experiments.cancel(name, RESEARCHER)
@@ -209,8 +209,7 @@ async def test_envoy_never_serves_two_however_many_admit_at_once(
     done.set()
     await asyncio.gather(*busy)
 
-    started = await rows(three[0].db, "SELECT count(*) FROM experiments WHERE started_at IS NOT NULL")
-    assert started == [len(names)]
+    assert len(await experiment_rows.started(three[0].db)) == len(names)
     assert [finding async for finding in checking.findings(three[0].db)] == []
     assert not str(deadlocks)
 
@@ -274,7 +273,7 @@ async def test_director_that_lost_its_listener_looks_at_everything_once_it_is_ba
             await asyncio.sleep(0.01)
     waiting = asyncio.create_task(two.process.envoys.wait_experiment("a", seconds=60))
     assert await waits(waiting), "there is nothing yet, also for the look that follows listening"
-    one.process.runtime.wakeups.relay = lambda _hints: None
+    one.process.runtime.wakeups.relay = lambda _topics: None
     await one.submit(envoys=("a",))
     assert await waits(waiting), "nothing tells the other director"
 
@@ -285,13 +284,13 @@ async def test_director_that_lost_its_listener_looks_at_everything_once_it_is_ba
 
 
 @pytest.mark.parametrize("deaf", ["to others", "to everything"])
-async def test_without_a_single_hint_everything_still_ends(
+async def test_without_a_single_wakeup_everything_still_ends(
     migrated_url: str, deaf: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poll = timedelta(seconds=0.1)
-    monkeypatch.setattr(Notifications, "send", lambda _self, _hints: None)
+    monkeypatch.setattr(Notifications, "send", lambda _self, _topics: None)
     if deaf == "to everything":
-        monkeypatch.setattr(Wakeups, "wake", lambda _self, _hints: None)
+        monkeypatch.setattr(Wakeups, "wake", lambda _self, _topics: None)
     async with replicas(migrated_url, 2, poll=poll, long_poll=timedelta(seconds=1)) as directors:
         await directors[0].register("a", "b")
         async with running(*directors), serving(directors, "a", "b") as (busy, _):

@@ -13,15 +13,13 @@ from director.effects import ManualClock
 from director.errors import ModelNotFound
 from director.services import checking
 from director.store import contents, models, pruning
-from director.store.engine.database import Database
 from tests.services.busy import busy
-from tests.store.words import change, holding, live, one, only_postgresql, rows
+from tests.store.words import live, only_postgresql
+from tests.tables import blob_rows, changes, experiment_rows, locks, presence_rows, result_rows, round_rows
+from tests.tables.everything import history_counts
 from tests.world import PLAN, RESEARCHER, World, world
 
 LONG = PLAN.replace("rounds: 2", "rounds: 7")
-LEFT = "SELECT 1 FROM collaborators c JOIN experiments e ON e.id = c.experiment_id WHERE e.removed_at IS NOT NULL"
-KEPT = "SELECT number FROM models WHERE pruned_at IS NULL AND experiment_id = :id ORDER BY number"
-HISTORY = ("events", "metrics", "contributions", "assignments", "rounds", "models", "collaborators")
 DAY = timedelta(days=1)
 
 Open = Callable[..., AbstractAsyncContextManager[World]]
@@ -53,15 +51,13 @@ async def finished(federation: World, name: str = "experiment", *, plan: str = L
     await federation.drive(fence)
     given = {envoy: await federation.wait(envoy) for envoy in ("a", "b")}
     while await federation.drive(fence) is not None:
-        number = await one(
-            federation.db, "SELECT max(number) FROM rounds WHERE experiment_id = :id", id=view.experiment.id
-        )
+        number = await round_rows.last_number(federation.db, view.id)
         await federation.finish_round(given, value=9.0 if number == best + 1 else 1.0)
-    return view.experiment.id
+    return view.id
 
 
 async def keep_house(federation: World) -> None:
-    await federation.process.periodic_jobs.once()
+    await federation.do_periodic_jobs()
 
 
 async def removed(federation: World, name: str = "experiment") -> ExperimentId:
@@ -71,22 +67,13 @@ async def removed(federation: World, name: str = "experiment") -> ExperimentId:
     return experiment_id
 
 
-async def history(db: Database, experiment_id: ExperimentId) -> dict[str, int]:
-    """How many rows of an experiment each table holds."""
-    found = {}
-    for table in HISTORY:
-        column = "stream" if table == "events" else "experiment_id"
-        found[table] = await one(db, f"SELECT count(*) FROM {table} WHERE {column} = :id", id=experiment_id)
-    return found
-
-
 async def test_every_model_is_kept_by_default(opened: Open) -> None:
     async with opened() as federation:
         experiment_id = await finished(federation)
 
         await keep_house(federation)
 
-        assert await rows(federation.db, KEPT, id=experiment_id) == [0, 1, 2, 3, 4, 5, 6, 7]
+        assert await result_rows.models_kept(federation.db, experiment_id) == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
 async def test_first_best_and_last_models_are_kept_and_those_between_as_set(opened: Open) -> None:
@@ -95,10 +82,10 @@ async def test_first_best_and_last_models_are_kept_and_those_between_as_set(open
 
         await keep_house(federation)
 
-        assert await rows(federation.db, KEPT, id=experiment_id) == [0, 2, 3, 6, 7]
+        assert await result_rows.models_kept(federation.db, experiment_id) == [0, 2, 3, 6, 7]
         for which in ("initial", "best", "last", 3):
             await federation.process.experiments.model("experiment", RESEARCHER, which)
-        with pytest.raises(ModelNotFound, match="model 4 is kept no longer"):
+        with pytest.raises(ModelNotFound, match="model 4 is no longer kept"):
             await federation.process.experiments.model("experiment", RESEARCHER, 4)
         assert (await checking.report(federation.db)).findings == []
 
@@ -106,7 +93,7 @@ async def test_first_best_and_last_models_are_kept_and_those_between_as_set(open
 async def test_model_that_is_no_longer_the_best_goes(opened: Open) -> None:
     async with opened(keep_models_every=100) as federation:
         await federation.register("a", "b")
-        experiment_id = (await federation.submit(plan=LONG)).experiment.id
+        experiment_id = (await federation.submit(plan=LONG)).id
         await federation.admit()
         [fence] = await federation.claim()
         await federation.drive(fence)
@@ -116,7 +103,7 @@ async def test_model_that_is_no_longer_the_best_goes(opened: Open) -> None:
             await federation.finish_round(given, value=value)
             await federation.drive(fence)
             await keep_house(federation)
-            kept.append(await rows(federation.db, KEPT, id=experiment_id))
+            kept.append(await result_rows.models_kept(federation.db, experiment_id))
 
         assert kept == [[0, 1], [0, 1, 2], [0, 1, 3], [0, 3, 4], [0, 3, 5]]
 
@@ -132,7 +119,7 @@ async def test_reader_of_a_pruned_model_has_an_hour_to_finish(opened: Open, cloc
         assert [number async for number, _ in contents.chunks(federation.db, model.blob)] == [0]
         clock.advance(timedelta(minutes=61))
         await keep_house(federation)
-        assert await rows(federation.db, "SELECT id FROM blobs WHERE id = :id", id=model.blob.id) == []
+        assert model.blob.id not in await blob_rows.ids(federation.db)
 
 
 @only_postgresql
@@ -140,12 +127,12 @@ async def test_experiment_that_somebody_holds_is_pruned_later(opened: Open) -> N
     async with opened(keep_models_every=3) as federation:
         experiment_id = await finished(federation)
 
-        async with holding(federation.db, "SELECT id FROM experiments FOR NO KEY UPDATE"):
+        async with locks.every_experiment(federation.db):
             await keep_house(federation)
-            assert len(await rows(federation.db, KEPT, id=experiment_id)) == 8
+            assert len(await result_rows.models_kept(federation.db, experiment_id)) == 8
         await keep_house(federation)
 
-        assert len(await rows(federation.db, KEPT, id=experiment_id)) == 5
+        assert len(await result_rows.models_kept(federation.db, experiment_id)) == 5
 
 
 async def test_models_are_pruned_a_few_at_a_time(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,23 +142,23 @@ async def test_models_are_pruned_a_few_at_a_time(opened: Open, monkeypatch: pyte
 
         for _ in range(2):
             await keep_house(federation)
-        left = await rows(federation.db, KEPT, id=experiment_id)
+        left = await result_rows.models_kept(federation.db, experiment_id)
         for _ in range(2):
             await keep_house(federation)
 
         assert left == [0, 2, 6, 7]
-        assert await rows(federation.db, KEPT, id=experiment_id) == [0, 2, 7]
+        assert await result_rows.models_kept(federation.db, experiment_id) == [0, 2, 7]
 
 
 async def test_history_is_kept_for_ever_by_default(opened: Open, clock: ManualClock) -> None:
     async with opened() as federation:
         experiment_id = await removed(federation)
-        before = await history(federation.db, experiment_id)
+        before = await history_counts(federation.db, experiment_id)
 
         clock.advance(3650 * DAY)
         await keep_house(federation)
 
-        assert await history(federation.db, experiment_id) == before
+        assert await history_counts(federation.db, experiment_id) == before
         assert all(before.values())
 
 
@@ -181,13 +168,13 @@ async def test_history_of_a_removed_experiment_is_dropped_after_its_time(opened:
         kept = await finished(federation, "kept", plan=PLAN)
         clock.advance(20 * DAY)
         young = await removed(federation, "young")
-        before = [await history(federation.db, each) for each in (kept, young)]
+        before = [await history_counts(federation.db, each) for each in (kept, young)]
 
         clock.advance(11 * DAY)
         await keep_house(federation)
 
-        assert await history(federation.db, old) == dict.fromkeys(HISTORY, 0)
-        assert [await history(federation.db, each) for each in (kept, young)] == before
+        assert not any((await history_counts(federation.db, old)).values())
+        assert [await history_counts(federation.db, each) for each in (kept, young)] == before
         assert (await checking.report(federation.db)).findings == []
 
 
@@ -197,11 +184,12 @@ async def test_submission_of_a_dropped_history_is_still_known(opened: Open, cloc
         clock.advance(DAY)
         await keep_house(federation)
 
-        row = await one(federation.db, "SELECT name, state FROM experiments WHERE id = :id", id=experiment_id)
+        name = await experiment_rows.name_of(federation.db, experiment_id)
+        state = await experiment_rows.state(federation.db, experiment_id)
         again = await federation.submit(submission_id="another-one")
 
-        assert row == ("experiment", "finished")
-        assert again.experiment.id > experiment_id
+        assert (name, state) == ("experiment", "finished")
+        assert again.id > experiment_id
 
 
 async def test_nothing_is_found_between_the_steps_of_dropping_a_history(
@@ -220,7 +208,7 @@ async def test_nothing_is_found_between_the_steps_of_dropping_a_history(
 
         assert found == []
         assert steps > 15
-        assert not any((await history(federation.db, experiment_id)).values())
+        assert not any((await history_counts(federation.db, experiment_id)).values())
 
 
 async def test_uptime_of_more_than_a_year_ago_is_forgotten(opened: Open, clock: ManualClock) -> None:
@@ -233,15 +221,15 @@ async def test_uptime_of_more_than_a_year_ago_is_forgotten(opened: Open, clock: 
         await federation.register("a")
 
         await keep_house(federation)
-        before = await rows(federation.db, "SELECT envoy FROM envoy_sessions ORDER BY id")
+        before = await presence_rows.envoys_with_sessions(federation.db)
         clock.advance(66 * DAY)
         await federation.process.ticker.tick()
         await federation.register("a")
         await keep_house(federation)
 
         assert before == ["a", "b", "a"]
-        assert set(await rows(federation.db, "SELECT envoy FROM envoy_sessions")) == {"a"}
-        assert await rows(federation.db, "SELECT envoy FROM shards ORDER BY envoy") == ["a", "b"]
+        assert set(await presence_rows.envoys_with_sessions(federation.db)) == {"a"}
+        assert await presence_rows.envoys(federation.db) == ["a", "b"]
 
 
 async def test_directors_of_more_than_a_year_ago_are_forgotten_unless_they_own_something(
@@ -258,18 +246,23 @@ async def test_directors_of_more_than_a_year_ago_are_forgotten_unless_they_own_s
 
     async with world(migrated_url, clock=clock, seed=3) as federation:
         # As if nobody had freed it.
-        statement = "UPDATE experiments SET director_id = :owner WHERE name = 'owned'"
-        await change(federation.db, statement, owner=owner)
+        owned = await experiment_rows.id_of(federation.db, "owned")
+        await changes.give_experiment_to(federation.db, owned, owner)
 
         await keep_house(federation)
 
         me = federation.process.presence.director_id
-        assert set(await rows(federation.db, "SELECT id FROM directors")) == {owner, me}
+        assert set(await presence_rows.directors(federation.db)) == {owner, me}
 
 
 @pytest.mark.system
 async def test_what_is_referenced_is_never_touched_while_everybody_works(migrated_url: str) -> None:
-    settings = {"keep_models_every": 3, "history_retention": 0, "presence_retention": 0, "chunk_bytes": 4096}
+    settings: dict[str, Any] = {
+        "keep_models_every": 3,
+        "history_retention": 0,
+        "presence_retention": 0,
+        "chunk_bytes": 4096,
+    }
     async with busy(migrated_url, "abc", **settings) as federation:
         for name in ("removed", "kept"):
             await federation.world.submit(name, envoys="abc", plan=LONG)
@@ -278,9 +271,12 @@ async def test_what_is_referenced_is_never_touched_while_everybody_works(migrate
         assert await federation.ended("kept") is ExperimentState.FINISHED
 
         db = federation.world.db
-        kept = await one(db, "SELECT id FROM experiments WHERE name = 'kept'")
+        kept = await experiment_rows.id_of(db, "kept")
         async with asyncio.timeout(30):
-            while await rows(db, LEFT) or len(await rows(db, KEPT, id=kept)) > 5:
+            while (
+                await round_rows.collaborators_of_removed_experiments(db)
+                or len(await result_rows.models_kept(db, kept)) > 5
+            ):
                 await asyncio.sleep(0.05)
-        assert set(await rows(db, KEPT, id=kept)) >= {0, 3, 6, 7}
+        assert set(await result_rows.models_kept(db, kept)) >= {0, 3, 6, 7}
         assert (await checking.report(db)).findings == []

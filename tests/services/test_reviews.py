@@ -14,9 +14,11 @@ from director.effects import ManualClock
 from director.errors import ExperimentNotFound, LeaseLost, PreconditionFailed
 from director.services import endings
 from director.store import experiments
-from tests.services.words import OPERATOR, history, reason_of, state_of, states
-from tests.store.words import change, live, one, only_postgresql, waits
-from tests.world import PLAN, RESEARCHER, World, contents, world
+from tests.services.words import OPERATOR, history, reason_of, state_of
+from tests.store.words import live, only_postgresql, waits
+from tests.tables import changes, experiment_rows, round_rows
+from tests.tables.everything import contents
+from tests.world import PLAN, RESEARCHER, World, world
 
 MANUAL = PLAN + "review: manual\n"
 QUICK = timedelta(milliseconds=10)
@@ -65,7 +67,7 @@ async def test_rejected_experiment_stays_so_and_says_why(federation: World) -> N
     assert await state_of(federation, "one") is ExperimentState.REJECTED
     assert await reason_of(federation, "one") == "too many rounds"
     assert await reason_of(federation, "two") == "rejected by operator"
-    assert await states(federation, "collaborators", view.experiment.id) == ["released", "released"]
+    assert await round_rows.collaborator_states(federation.db, view.id) == ["released", "released"]
 
 
 async def test_only_what_waits_for_a_manual_review_can_be_reviewed(federation: World) -> None:
@@ -89,7 +91,7 @@ async def test_only_what_waits_for_a_manual_review_can_be_reviewed(federation: W
 @only_postgresql
 async def test_review_that_waits_for_a_cancellation_finds_nothing_to_review(federation: World) -> None:
     await federation.register("a", "b")
-    experiment_id = (await federation.submit(plan=MANUAL)).experiment.id
+    experiment_id = (await federation.submit(plan=MANUAL)).id
     async with federation.db.write("cancel") as tx:
         await experiments.lock(tx, experiment_id)
         reviewing = federation.process.experiments.review("experiment", OPERATOR, approve=True)
@@ -112,7 +114,7 @@ async def test_operator_does_not_answer_in_place_of_the_callback(migrated_url: s
         with pytest.raises(PreconditionFailed, match="waits for no manual review"):
             await federation.process.experiments.review("experiment", OPERATOR, approve=True)
 
-        assert await one(federation.db, "SELECT review_due FROM experiments")
+        assert await experiment_rows.waits_for_review(federation.db)
 
 
 # By the callback
@@ -124,7 +126,7 @@ async def reviewing(url: str, review: Callable[[str, Path], bool]) -> AsyncItera
     async with world(url, review=review, poll=QUICK) as federation:
         await federation.register("a", "b")
         await federation.submit()
-        running = asyncio.create_task(federation.process.execution.run())
+        running = asyncio.create_task(federation.process.execution.run(lambda: None))
         yield federation
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -133,7 +135,7 @@ async def reviewing(url: str, review: Callable[[str, Path], bool]) -> AsyncItera
 async def reviewed(federation: World) -> None:
     """Wait until the review is over."""
     async with asyncio.timeout(30):
-        while await one(federation.db, "SELECT review_due FROM experiments"):
+        while await experiment_rows.waits_for_review(federation.db):
             await asyncio.sleep(0.01)
 
 
@@ -141,8 +143,9 @@ async def test_approved_experiment_is_let_go_for_admission(migrated_url: str) ->
     async with reviewing(migrated_url, lambda _name, _plan: True) as federation:
         await reviewed(federation)
 
-        found = await one(federation.db, "SELECT state, director_id, eligible_at IS NOT NULL FROM experiments")
-        assert found == ("pending", None, True)
+        assert await experiment_rows.states(federation.db) == ["pending"]
+        assert await experiment_rows.owned(federation.db) == []
+        assert await experiment_rows.are_eligible(federation.db) == [True]
         await federation.admit()
         assert await state_of(federation) is ExperimentState.IN_PROGRESS
 
@@ -222,7 +225,7 @@ async def test_answer_that_comes_after_the_experiment_was_taken_away_changes_not
         [fence] = await federation.claim()
         reviewing = asyncio.create_task(federation.steps(fence, review=review).next())
         assert await asyncio.to_thread(asked.wait, 30)
-        await change(federation.db, "UPDATE experiments SET fence = fence + 1")
+        await changes.raise_fences(federation.db)
         before = await contents(federation.db)
 
         answered.set()

@@ -9,7 +9,7 @@ from tests.world import RESEARCHER, World, content_of
 
 async def test_experiment_runs_from_submission_to_its_last_model(federation: World) -> None:
     await federation.register("a", "b")
-    view = await federation.submit()
+    submitted = await federation.submit()
     await federation.admit()
     [fence] = await federation.claim()
     await federation.drive(fence)
@@ -18,11 +18,11 @@ async def test_experiment_runs_from_submission_to_its_last_model(federation: Wor
         await federation.finish_round(given, value=float(number))
         await federation.drive(fence)
 
-    found = (await federation.process.experiments.get("experiment", RESEARCHER)).experiment
+    found = await federation.process.experiments.get("experiment", RESEARCHER)
 
     assert found.state is ExperimentState.FINISHED
     assert (found.last_model, found.best_model) == (2, 2)
     async with federation.process.runtime.db.read() as tx:
-        last = await models.get(tx, view.experiment.id, 2)
+        last = await models.get(tx, submitted.id, 2)
     expected = np.full(8, (10 * 2.0 + 20 * 3.0) / 30, np.float32)
     assert last.digest == content_of(expected.tobytes()).digest

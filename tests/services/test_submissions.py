@@ -3,40 +3,43 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from typing import Any
 
 import numpy as np
 import pytest
 
-from director.domain.messages import SubmitExperiment
+from director.domain.commands import ModelUpload, SubmitExperiment
 from director.domain.tensors import Manifest
 from director.domain.types import ExperimentState
 from director.errors import AlreadyExists, Corrupt, InvalidArgument, InvalidPlan, TensorMismatch, Unavailable
 from director.services import uploads
-from director.services.submissions import Submitting, purpose
+from director.services.submissions import Submitting, upload_key
 from director.services.uploads import Chunks
 from director.store import experiments, stash
 from director.store.engine.database import Transaction
 from director.store.stash import Upload
-from tests.services.words import OPERATOR, state_of, uploads_left
-from tests.store.words import one, only_postgresql, rows
-from tests.world import MODEL, PLAN, RESEARCHER, World, archive_of, chunks_of, content_of, contents, payload_of
+from tests.services.words import OPERATOR, state_of
+from tests.store.words import only_postgresql
+from tests.tables import blob_rows, event_rows, experiment_rows
+from tests.tables.everything import bytes_held, contents
+from tests.world import MODEL, PLAN, RESEARCHER, World, archive_of, chunks_of, content_of, payload_of
 
 LARGE = archive_of(**{"data.bin": os.urandom(12_000).hex()})
 """An archive of several chunks."""
 
 
-async def begin(federation: World, archive: bytes = LARGE, model: bytes | None = None, **changes: Any) -> Submitting:
+async def begin(
+    federation: World, archive: bytes = LARGE, model: bytes | None = None, manifest: Manifest | None = None
+) -> Submitting:
     """Begin a submission whose bytes are still to come."""
-    wanted: dict[str, Any] = {
-        "submission_id": "submission",
-        "name": "experiment",
-        "collaborators": ["a", "b"],
-        "archive": content_of(archive),
-        "model": content_of(payload_of(MODEL) if model is None else model),
-        "manifest": Manifest.of(MODEL),
-    }
-    begun = await federation.process.submissions.begin(SubmitExperiment(**(wanted | changes)), RESEARCHER)
+    payload = payload_of(MODEL) if model is None else model
+    command = SubmitExperiment(
+        submission_id="submission",
+        name="experiment",
+        collaborators=["a", "b"],
+        archive=content_of(archive),
+        model=ModelUpload(content_of(payload), manifest or Manifest.of(MODEL)),
+    )
+    begun = await federation.process.submissions.begin(command, RESEARCHER)
     assert isinstance(begun, Submitting)
     return begun
 
@@ -70,11 +73,11 @@ async def test_submission_goes_on_where_it_was_broken_off(federation: World) -> 
     again = await begin(federation)
     resumed = await send_archive(federation, again)
     await send_model(federation, again)
-    view = await federation.process.submissions.accept(again)
+    accepted = await federation.process.submissions.accept(again)
 
     assert (resumed.blob_id, resumed.missing) == (upload.blob_id, 3)
-    assert view.experiment.plan.rounds == 2
-    assert await one(federation.db, "SELECT archive_digest FROM experiments") == content_of(LARGE).digest
+    assert accepted.rounds_total == 2
+    assert await experiment_rows.archive_digests(federation.db) == [content_of(LARGE).digest]
 
 
 async def test_same_submission_sent_over_several_connections_at_once_is_one_experiment(federation: World) -> None:
@@ -83,16 +86,15 @@ async def test_same_submission_sent_over_several_connections_at_once_is_one_expe
     async def submit() -> int:
         while True:
             try:
-                view = await federation.submit(archive=LARGE, submission_id="submission")
+                return (await federation.submit(archive=LARGE, submission_id="submission")).id
             except Unavailable:  # another connection was at it in this very moment: repeat the same call
                 continue
-            return int(view.experiment.id)
 
     found = await asyncio.gather(*(submit() for _ in range(4)))
 
     assert found == [1] * 4
-    assert await rows(federation.db, "SELECT name FROM experiments") == ["experiment"]
-    assert await rows(federation.db, "SELECT kind FROM events WHERE stream = 1") == ["experiment_submitted"]
+    assert await experiment_rows.names(federation.db) == ["experiment"]
+    assert [event.kind for event in await event_rows.of(federation.db, 1)] == ["experiment_submitted"]
 
 
 async def test_name_taken_while_the_bytes_were_coming_is_refused_and_they_are_given_up(federation: World) -> None:
@@ -107,7 +109,7 @@ async def test_name_taken_while_the_bytes_were_coming_is_refused_and_they_are_gi
         await federation.process.submissions.accept(begun)
 
     assert await contents(federation.db) == before
-    assert await uploads_left(federation) == 0
+    assert await blob_rows.uploads_left(federation.db) == []
 
 
 async def test_submission_accepted_twice_is_one_experiment(federation: World) -> None:
@@ -148,14 +150,14 @@ async def test_bytes_that_came_too_late_for_their_own_experiment_are_given_up(fe
     begun = await begin(federation)
     await federation.submit(archive=LARGE, submission_id="submission")
     async with federation.db.write("as if begun in the same moment") as tx:
-        for part, content in (("archive", begun.command.archive), ("model", begun.command.model)):
-            await stash.begin(tx, purpose(begun.key, part), content, chunk_bytes=1 << 20)
-    begun.plan = (await federation.submit(archive=LARGE, submission_id="submission")).experiment.plan
+        for part, content in (("archive", begun.command.archive), ("model", begun.initial.content)):
+            await stash.begin(tx, upload_key(begun.key, part), content, chunk_bytes=1 << 20)
+    begun.plan = (await federation.submit(archive=LARGE, submission_id="submission")).plan
 
-    view = await federation.process.submissions.accept(begun)
+    accepted = await federation.process.submissions.accept(begun)
 
-    assert view.experiment.name == "experiment"
-    assert await uploads_left(federation) == 0
+    assert accepted.name == "experiment"
+    assert await blob_rows.uploads_left(federation.db) == []
 
 
 async def test_submission_whose_bytes_were_swept_is_to_be_sent_again(federation: World) -> None:
@@ -179,9 +181,9 @@ async def test_plan_is_that_of_the_stored_archive_whatever_another_connection_se
 
     await federation.process.submissions.receive_archive(cunning, chunks_of(other, cunning.archive))
     await send_model(federation, cunning)
-    view = await federation.process.submissions.accept(cunning)
+    accepted = await federation.process.submissions.accept(cunning)
 
-    assert view.experiment.plan.rounds == 2
+    assert accepted.rounds_total == 2
 
 
 async def test_model_is_checked_again_when_it_is_said_to_hold_something_else(federation: World) -> None:
@@ -197,10 +199,10 @@ async def test_model_is_checked_again_when_it_is_said_to_hold_something_else(fed
     with pytest.raises(TensorMismatch, match="'weights' holds NaN or infinity"):
         await send_model(federation, again, payload)
 
-    assert await rows(federation.db, "SELECT name FROM experiments") == []
+    assert await experiment_rows.names(federation.db) == []
 
 
-async def test_archive_that_is_not_the_one_announced_is_given_up_and_can_be_sent_anew(federation: World) -> None:
+async def test_archive_that_is_not_the_one_announced_is_given_up_and_can_be_sent_again(federation: World) -> None:
     await federation.register("a", "b")
     begun = await begin(federation)
     upload = begun.archive
@@ -211,7 +213,7 @@ async def test_archive_that_is_not_the_one_announced_is_given_up_and_can_be_sent
 
     assert again.blob_id != upload.blob_id
     await federation.process.periodic_jobs.sweep()
-    assert await rows(federation.db, "SELECT id FROM blobs") == [begun.model.blob_id, again.blob_id]
+    assert await blob_rows.ids(federation.db) == [begun.model.blob_id, again.blob_id]
 
 
 async def test_refused_submission_leaves_nothing_once_it_is_swept(federation: World) -> None:
@@ -221,8 +223,8 @@ async def test_refused_submission_leaves_nothing_once_it_is_swept(federation: Wo
         await federation.submit(plan=PLAN + "epochs: 3\n")
     await federation.process.periodic_jobs.sweep()
 
-    found = await contents(federation.db, but=())
-    assert found["blobs"] == found["blob_chunks"] == found["experiments"] == []
+    assert await bytes_held(federation.db) == []
+    assert await experiment_rows.ids(federation.db) == []
 
 
 async def test_silent_client_does_not_hold_memory_that_others_wait_for(

@@ -1,22 +1,22 @@
-"""Wakeups: hints that shorten waits, and are never waited for in vain."""
+"""Wakeups on topics shorten waits, and are never waited for in vain."""
 
 import asyncio
 
 from director.services.wakeups import Wakeups
-from director.store.engine.database import Hint
+from director.store.engine.topics import Topic
 from tests.world import World
 
-EXPERIMENT: Hint = ("experiment", 1)
-ENVOY: Hint = ("envoy", "a")
+EXPERIMENT = Topic.experiment(1)
+ENVOY = Topic.envoy("a")
 
 
-async def test_waiter_is_woken_by_any_of_its_hints() -> None:
+async def test_waiter_is_woken_by_any_of_its_topics() -> None:
     wakeups = Wakeups()
 
     with wakeups.listen(EXPERIMENT, ENVOY) as wakeup:
-        for hint in (EXPERIMENT, ENVOY):
+        for topic in (EXPERIMENT, ENVOY):
             wakeup.clear()
-            wakeups.wake([hint])
+            wakeups.wake([topic])
             assert await wakeup.wait(1)
 
 
@@ -24,12 +24,12 @@ async def test_waiter_is_not_woken_by_what_does_not_concern_it() -> None:
     wakeups = Wakeups()
 
     with wakeups.listen(ENVOY) as wakeup:
-        wakeups.wake([EXPERIMENT, ("envoy", "b")])
+        wakeups.wake([EXPERIMENT, Topic.envoy("b")])
 
         assert not await wakeup.wait(0)
 
 
-async def test_hint_that_comes_between_the_look_and_the_wait_is_not_lost() -> None:
+async def test_wakeup_that_comes_between_the_look_and_the_wait_is_not_lost() -> None:
     wakeups = Wakeups()
 
     with wakeups.listen(ENVOY) as wakeup:
@@ -60,7 +60,7 @@ async def test_who_stopped_listening_is_forgotten() -> None:
     assert not await wakeup.wait(0)
 
 
-async def test_all_are_woken_when_hints_may_have_been_missed() -> None:
+async def test_all_are_woken_when_wakeups_may_have_been_missed() -> None:
     wakeups = Wakeups()
 
     with wakeups.listen(ENVOY) as one, wakeups.listen(EXPERIMENT) as two:
@@ -81,7 +81,7 @@ async def test_closing_wakes_everybody() -> None:
 
 
 async def test_other_processes_are_told_what_this_one_committed_and_nothing_that_they_told() -> None:
-    wakeups, told = Wakeups(), list[Hint]()
+    wakeups, told = Wakeups(), list[Topic]()
     wakeups.relay = told.extend
 
     wakeups.committed([ENVOY])
@@ -94,7 +94,7 @@ async def test_other_processes_are_told_what_this_one_committed_and_nothing_that
 async def test_commit_wakes_whom_it_concerns(federation: World) -> None:
     wakeups = federation.process.runtime.wakeups
 
-    with wakeups.listen(("admission", 0)) as admission, wakeups.listen(ENVOY) as envoy:
+    with wakeups.listen(Topic.admission()) as admission, wakeups.listen(ENVOY) as envoy:
         await federation.register("a")
 
         assert await admission.wait(0)

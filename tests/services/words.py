@@ -1,19 +1,23 @@
 """Words for what the tests of the services do, besides those of `tests.world`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 
+from director.domain.envoy import Engagement
+from director.domain.experiment import Failure
+from director.domain.history import Event
 from director.domain.types import ExperimentId, ExperimentState
 from director.services.runtime import Caller
 from director.store import events
 from director.store.contributions import Stored
-from director.store.envoys import Engagement
-from director.store.events import Recorded
+from director.store.engine.database import Transaction
 from director.store.leases import Fence
-from tests.store.words import owned, rows
+from tests.store.words import owned
 from tests.world import World
 
 OPERATOR = Caller("operator", operator=True)
@@ -24,6 +28,7 @@ class Collecting:
     """An experiment whose first round collects, and what its envoys were given."""
 
     id: ExperimentId
+    uid: str
     fence: Fence
     given: dict[str, Engagement]
 
@@ -36,7 +41,7 @@ async def collecting(
     await federation.drive(fence)
     given = {envoy: await federation.wait(envoy) for envoy in envoys}
     await federation.work(given[envoys[0]], envoys[0])
-    return Collecting(fence.experiment_id, fence, given)
+    return Collecting(fence.experiment_id, given[envoys[0]].experiment_uid, fence, given)
 
 
 async def finished(federation: World, name: str = "experiment", envoys: Sequence[str] = ("a", "b")) -> ExperimentId:
@@ -77,28 +82,39 @@ async def complete(federation: World, begun: Collecting, *envoys: str, round_num
 
 async def state_of(federation: World, name: str = "experiment") -> ExperimentState:
     """Return an experiment's state."""
-    return (await federation.process.experiments.get(name, OPERATOR)).experiment.state
+    return (await federation.process.experiments.get(name, OPERATOR)).state
 
 
-async def reason_of(federation: World, name: str = "experiment") -> str | None:
-    """Return why an experiment ended."""
-    return (await federation.process.experiments.get(name, OPERATOR)).experiment.reason
+async def reason_of(federation: World, name: str = "experiment") -> str:
+    """Return why an experiment ended; empty where no reason was given."""
+    return (await federation.process.experiments.get(name, OPERATOR)).reason
 
 
-async def history(federation: World, experiment_id: int) -> list[Recorded]:
-    """Return everything that happened to an experiment, removed or not."""
+async def fail(federation: World, envoy: str, uid: str, text: str = "CUDA out of memory", **more: Any) -> None:
+    """Have an envoy report that it cannot go on."""
+    await federation.process.envoys.report_failure(envoy, uid, attempt=None, failure=Failure(text, **more))
+
+
+async def history(federation: World, stream: int) -> list[Event]:
+    """Return everything that happened to an experiment, removed or not; in stream 0, to the federation itself."""
     async with federation.db.read() as tx:
-        return await events.after(tx, experiment_id, 0, limit=1000)
+        return await events.after(tx, stream, 0, name="history", epoch="", limit=1000)
 
 
-async def states(federation: World, table: str, experiment_id: int) -> list[Any]:
-    """Return the states of an experiment's collaborators or assignments in the envoys' order, or of its rounds."""
-    order = "number" if table == "rounds" else "envoy"
-    return await rows(
-        federation.db, f"SELECT state FROM {table} WHERE experiment_id = :id ORDER BY {order}", id=experiment_id
-    )
+@contextmanager
+def rows_read() -> Iterator[list[int]]:
+    """Count meanwhile how many rows each query of this process reads."""
+    read: list[int] = []
+    execute = Transaction.execute
 
+    async def counting(tx: Transaction, *query: Any) -> Any:
+        result = await execute(tx, *query)
+        if not result.returns_rows:
+            return result
+        found = result.freeze()
+        read.append(len(found.data))
+        return found()
 
-async def uploads_left(federation: World) -> int:
-    """Count the uploads that could still be gone on with."""
-    return len(await rows(federation.db, "SELECT id FROM blobs WHERE purpose IS NOT NULL AND state <> 'taken'"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transaction, "execute", counting)
+        yield read

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
-from director.store.engine.database import Hint
+from director.store.engine.topics import Topic
 from tests.world import World
 
 T = TypeVar("T")
@@ -35,11 +35,11 @@ class Actor:
 
     name: str
     woken: bool = field(default=True, init=False)
-    hinted: bool = field(default=False, init=False)
+    was_woken: bool = field(default=False, init=False)
     """Whether it was woken to do what it is doing."""
     due: datetime = field(default=LONG_AGO, init=False)
 
-    def hears(self) -> Iterable[Hint]:
+    def hears(self) -> Iterable[Topic]:
         """Return what wakes it."""
         return ()
 
@@ -53,7 +53,7 @@ class Actor:
 
     async def turn(self, around: Surroundings) -> None:
         """Do one thing, and remember when the next one is due."""
-        self.hinted, self.woken = self.woken, False
+        self.was_woken, self.woken = self.woken, False
         pause = await self.act(around)
         self.due = around.now + timedelta(seconds=pause)
 
@@ -64,7 +64,7 @@ class Client(Actor):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what it knows; when to look again it learns anew."""
-        return {name: value for name, value in vars(self).items() if name not in ("woken", "hinted", "due")}
+        return {name: value for name, value in vars(self).items() if name not in ("woken", "was_woken", "due")}
 
     @property
     def done(self) -> bool:

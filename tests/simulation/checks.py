@@ -12,29 +12,18 @@ from tests.simulation import laboratory
 from tests.simulation.actors import Client
 from tests.simulation.endings import broken_promises
 from tests.simulation.envoys import EXCUSE
+from tests.simulation.operators import REASON
 from tests.simulation.researchers import Submission
-from tests.store.words import rows
+from tests.tables import experiment_rows, outcome_rows
 
-NOTHING = {
-    "an envoy that is complete and does not count": "SELECT a.experiment_id, a.round, a.envoy, a.state "
-    "FROM assignments a "
-    "JOIN rounds r ON r.experiment_id = a.experiment_id AND r.number = a.round AND r.state = 'closed' "
-    "JOIN contributions c ON c.experiment_id = a.experiment_id AND c.round = a.round AND c.envoy = a.envoy "
-    "WHERE a.state <> 'counted' GROUP BY a.experiment_id, a.round, a.envoy, a.state, a.tasks "
-    "HAVING count(*) = json_array_length(a.tasks)",
-    "two owners with the same fence": "SELECT stream, fence FROM (SELECT stream, details ->> 'fence' AS fence "
-    "FROM events WHERE kind = 'experiment_claimed') AS claims GROUP BY stream, fence HAVING count(*) > 1",
-    "more after the end than late results": "SELECT v.stream, v.kind FROM events v JOIN events t "
-    "ON t.stream = v.stream AND t.seq < v.seq AND t.kind IN ('experiment_finished', 'experiment_failed', "
-    "'experiment_cancelled') WHERE v.kind <> 'contribution_late'",
-}
-"""Queries that find nothing."""
+EXCUSES = (EXCUSE, REASON, "failed before the start")
+"""Why experiments may fail: an envoy could not go on, or was retired."""
 
 
 async def violations(db: Database, clients: Iterable[Client], submissions: Iterable[Submission]) -> list[str]:
     """Look at the rows and at the ledgers; return what does not hold."""
     said = [finding.text async for finding in checking.findings(db)]
-    said += [f"{what}: {found}" for what, query in NOTHING.items() if (found := await rows(db, query))]
+    said += [f"{what}: {found}" for what, found in (await outcome_rows.violations(db)).items()]
     said += await broken_promises(db, clients)
     for submission in submissions:
         said += await wrong_end(db, submission)
@@ -44,12 +33,11 @@ async def violations(db: Database, clients: Iterable[Client], submissions: Itera
 
 async def wrong_end(db: Database, submission: Submission) -> list[str]:
     """Say how an experiment ended that should not have ended so: no weather makes one fail."""
-    query = "SELECT state, reason, last_model, rounds_total FROM experiments WHERE name = :name"
-    [(state, reason, last_model, rounds_total)] = await rows(db, query, name=submission.name)
+    state, reason, last_model, rounds = await experiment_rows.progress(db, submission.name)
     fine = {
-        ExperimentState.FINISHED: last_model == rounds_total,
+        ExperimentState.FINISHED: last_model == rounds,
         ExperimentState.CANCELLED: submission.cancelled_by is not None,
-        ExperimentState.FAILED: EXCUSE in (reason or ""),
+        ExperimentState.FAILED: any(text in (reason or "") for text in EXCUSES),
     }
     return [] if fine.get(state, False) else [f"{submission.name} is {state} ({reason}) with model {last_model}"]
 
@@ -57,13 +45,11 @@ async def wrong_end(db: Database, submission: Submission) -> list[str]:
 async def wrong_models(db: Database, submission: Submission) -> list[str]:
     """Reckon every model again from its base and from those who count; return those that differ."""
     name = submission.name
-    query = "SELECT a.round, a.envoy FROM assignments a JOIN experiments e ON e.id = a.experiment_id "
     counted: defaultdict[int, list[str]] = defaultdict(list)
-    for number, envoy in await rows(db, query + "WHERE e.name = :name AND a.state = 'counted'", name=name):
+    for number, envoy in await outcome_rows.counted(db, name):
         counted[number].append(envoy)
-    query = "SELECT m.number, m.payload_blob_id FROM models m JOIN experiments e ON e.id = m.experiment_id "
     expected, said = submission.weights.tobytes(), []
-    for number, blob_id in await rows(db, query + "WHERE e.name = :name ORDER BY m.number", name=name):
+    for number, blob_id in await outcome_rows.model_blobs(db, name):
         if number > 0:
             expected = laboratory.next_model(name, number, counted[number], expected)
         if await payload(db, blob_id) != expected:

@@ -15,8 +15,9 @@ from director.services.execution_steps import Steps
 from director.services.process import Process
 from director.settings import Settings
 from director.store import leases
-from director.store.engine.database import Database, Hint
+from director.store.engine.database import Database
 from director.store.engine.opening import open_database
+from director.store.engine.topics import Topic
 from director.store.leases import Fence
 from tests.simulation.actors import Actor, Surroundings
 from tests.simulation.deaths import Fate, Mortal
@@ -31,15 +32,15 @@ SOON = 0.0
 
 @dataclass(eq=False)
 class Job(Actor):
-    """One of a director's duties."""
+    """One of the things that a director does in the background."""
 
     director: "Director"
     work: Callable[[], Coroutine[Any, Any, float]]
-    hint: Hint | None = None
+    topic: Topic | None = None
 
-    def hears(self) -> Iterable[Hint]:
-        """Its hint, if it has one."""
-        return () if self.hint is None else (self.hint,)
+    def hears(self) -> Iterable[Topic]:
+        """Its topic, if it has one."""
+        return () if self.topic is None else (self.topic,)
 
     async def act(self, around: Surroundings) -> float:
         """Do the work, as long as the process lives."""
@@ -75,7 +76,7 @@ class Stepped(Execution):
             return min(pause or SOON, POLL.total_seconds())
 
         name = f"experiment {fence.experiment_id}"
-        self.jobs[fence] = Job(name, self._director, step, ("experiment", fence.experiment_id))
+        self.jobs[fence] = Job(name, self._director, step, Topic.experiment(fence.experiment_id))
 
     async def _stop(self, fences: list[Fence]) -> None:
         for fence in fences:
@@ -93,7 +94,7 @@ class Director:
         seed: int,
         fate: Fate,
         tally: Counter[str],
-        heard: Callable[[Sequence[Hint]], None],
+        heard: Callable[[Sequence[Topic]], None],
         database: Callable[..., Database] = open_database,
         rivals: bool = False,
     ) -> None:
@@ -105,9 +106,9 @@ class Director:
         self.process.runtime.wakeups.relay = heard
         self.execution = self.process.execution = Stepped(self)
         self.world = World(self.process)
-        self._jobs = [*self._duties(), *([Job("free", self, self._free)] if rivals else [])]
+        self._jobs = [*self._background(), *([Job("free", self, self._free)] if rivals else [])]
 
-    def _duties(self) -> list[Job]:
+    def _background(self) -> list[Job]:
         process, poll = self.process, POLL.total_seconds()
 
         async def tick() -> float:
@@ -122,18 +123,18 @@ class Director:
             return SOON if await process.admission.admit() else poll
 
         async def reconcile() -> float:
-            return SOON if await process.execution.reconcile(hinted=claim.hinted) else poll
+            return SOON if await process.execution.reconcile(woken=claim.was_woken) else poll
 
         async def keep_house() -> float:
-            await process.periodic_jobs.once()
+            await self.world.do_periodic_jobs()
             return poll
 
-        claim = Job("claim", self, reconcile, ("claim", 0))
+        claim = Job("claim", self, reconcile, Topic.claim())
         replicated = [Job("renew", self, renew), Job("expire leases", self, process.presence.expire_leases)]
         return [
             Job("tick", self, tick),
             *(replicated if self.db.replicated else []),
-            Job("admission", self, admit, ("admission", 0)),
+            Job("admission", self, admit, Topic.admission()),
             claim,
             Job("housekeeping", self, keep_house),
         ]
@@ -175,7 +176,7 @@ class Director:
             task.exception()  # seen: it died in the middle of it
         raise Unavailable("no answer")
 
-    async def expire_leases(self) -> None:
+    async def let_go(self) -> None:
         """Let go what the operating system takes back from a dead process: its connections and its file lock."""
         self.failpoints.die()
         await self.db.close()

@@ -7,37 +7,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from director.domain.messages import DIRECTOR, EventKind
+from director.domain.history import DIRECTOR, EventKind
 from director.store.engine.database import Database
 from tests.simulation.actors import Client
 from tests.simulation.envoys import Envoy
 from tests.simulation.harness import Federation
 from tests.simulation.one_thread import one_thread
 from tests.simulation.researchers import Researcher
-from tests.store.words import rows
+from tests.tables import outcome_rows, result_rows
 
 Ending = Mapping[str, list[Any]]
 
-OF = "JOIN experiments e ON e.id ="
-ASPECTS = {
-    "experiment": "SELECT name, state, reason, round, last_model, best_model, best_score FROM experiments",
-    "model": f"SELECT e.name, m.number, m.digest, m.size_bytes, m.score FROM models m {OF} m.experiment_id",
-    "metric": f"SELECT e.name, m.round, m.origin, m.task, m.name, m.value FROM metrics m {OF} m.experiment_id",
-    "contribution": "SELECT e.name, c.round, c.envoy, c.task, c.samples, c.digest, c.blob_id IS NULL "
-    f"FROM contributions c {OF} c.experiment_id",
-    "round": "SELECT e.name, r.number, r.kind, r.state, r.asked, r.counted, r.missed, r.failed, r.samples, r.score "
-    f"FROM rounds r {OF} r.experiment_id",
-    "assignment": f"SELECT e.name, a.round, a.envoy, a.state FROM assignments a {OF} a.experiment_id",
-    "collaborator": f"SELECT e.name, c.envoy, c.state, c.error FROM collaborators c {OF} c.experiment_id",
-    "taken blobs": "SELECT count(*) FROM blobs WHERE state = 'taken'",
-    "gap in metrics": "SELECT e.name FROM experiments e LEFT JOIN metrics m ON m.experiment_id = e.id "
-    "GROUP BY e.id, e.name, e.metric_seq "
-    "HAVING count(m.seq) <> e.metric_seq OR coalesce(max(m.seq), 0) <> e.metric_seq",
-    "gap in events": "SELECT e.name FROM experiments e LEFT JOIN events v ON v.stream = e.id "
-    "GROUP BY e.id, e.name, e.event_seq "
-    "HAVING count(v.seq) <> e.event_seq OR coalesce(max(v.seq), 0) <> e.event_seq",
-}
-EVENTS = f"SELECT e.name, v.actor, v.kind, v.reason, v.details FROM events v {OF} v.stream ORDER BY v.stream, v.seq"
 OWNERSHIP = {EventKind.EXPERIMENT_CLAIMED, EventKind.EXPERIMENT_RELEASED, EventKind.EXPERIMENT_GIVEN}
 REPEATED = {EventKind.TASKS_GIVEN, EventKind.CONTRIBUTION_LATE}
 """Given once more to an envoy that asks anew; told once more by an envoy that had no answer."""
@@ -71,7 +51,7 @@ def outcome(federation: Federation) -> Outcome:
 
 async def ending(db: Database) -> Ending:
     """Read it all, in an order that does not depend on who came first."""
-    found = {aspect: sorted(await rows(db, query), key=repr) for aspect, query in ASPECTS.items()}
+    found = {aspect: sorted(each, key=repr) for aspect, each in (await outcome_rows.aspects(db)).items()}
     happened = distinct([event async for event in history(db)])
     found["event"] = sorted(happened, key=repr)
     # Envoys may overtake each other, but a loop does one thing after the other.
@@ -81,7 +61,7 @@ async def ending(db: Database) -> Ending:
 
 async def history(db: Database) -> Any:
     """Yield the events without instants and changes of owner."""
-    for name, actor, kind, reason, details in await rows(db, EVENTS):
+    for name, actor, kind, reason, details in await outcome_rows.history(db):
         known = json.loads(details) if isinstance(details, str) else details
         if kind in REPEATED:
             known = {key: known[key] for key in ("round", "task") if key in known}
@@ -113,7 +93,7 @@ def differences(found: Ending, expected: Ending) -> list[str]:
 async def broken_promises(db: Database, clients: Iterable[Client]) -> list[str]:
     """Compare what clients were told with what is stored."""
     stored: defaultdict[Any, list[Any]] = defaultdict(list)
-    for name, number, envoy, task, _samples, digest, _dropped in await rows(db, ASPECTS["contribution"]):
+    for name, number, envoy, task, _samples, digest, _dropped in await outcome_rows.contributions(db):
         stored[name, number, envoy, task].append(digest)
     said = []
     for client in clients:
@@ -129,9 +109,8 @@ async def broken_promises(db: Database, clients: Iterable[Client]) -> list[str]:
 
 async def misread(db: Database, stream: Any) -> list[str]:
     """Compare what a reader read, page by page, with the rows."""
-    query = "SELECT seq, round, origin, task, name, value FROM metrics WHERE experiment_id = :id ORDER BY seq"
-    written = await rows(db, query, id=stream.experiment_id)
-    read = [(each.seq, each.round_number, each.origin, each.task, each.name, each.value) for each in stream.read]
+    written = await result_rows.metrics(db, stream.experiment_id)
+    read = [(each.cursor.seq, each.round, each.origin, each.task, each.name, each.value) for each in stream.read]
     if read == written:
         return []
     return [f"the reader of {stream.submission.name} read {len(read)} metrics of {len(written)}, or others"]

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from director.effects import ManualClock
 from director.errors import Unavailable
-from director.store.engine.database import Hint
+from director.store.engine.topics import Topic
 from tests.simulation.actors import Actor, Client
 from tests.simulation.deaths import Fate, keep_quiet_about_the_dead, live_on
 from tests.simulation.directors import LEASE, Director
@@ -54,9 +54,9 @@ class Federation:
         """Call the director."""
         return await self.director.while_alive(call(self.director.world))
 
-    def hear(self, hints: Sequence[Hint]) -> None:
-        """Wake whom the hints concern."""
-        told = set(hints)
+    def hear(self, topics: Sequence[Topic]) -> None:
+        """Wake whom the topics concern."""
+        told = set(topics)
         for actor in self.actors:
             actor.woken = actor.woken or not told.isdisjoint(actor.hears())
 
@@ -72,14 +72,14 @@ class Federation:
             try:
                 await self.director.open()
             except Unavailable:
-                await self._bury()
+                await self._remove()
             else:
                 break
         for client in self.clients:
             client.woken = True  # its connection broke: it asks anew
 
-    async def _bury(self) -> None:
-        await self.director.expire_leases()
+    async def _remove(self) -> None:
+        await self.director.let_go()
         if self.director.db.replicated:
             self.clock.advance(LEASE + BEAT)  # until its lease has expired; nobody is up meanwhile
 
@@ -90,7 +90,7 @@ class Federation:
         except Unavailable:
             actor.due = self.now + RETRY
         if self.director.dead:
-            await self._bury()
+            await self._remove()
             await self.start()
 
     async def run(self) -> None:
@@ -111,4 +111,4 @@ class Federation:
 
     async def close(self) -> None:
         """Stop the director, in the way that takes least."""
-        await self.director.expire_leases()
+        await self.director.let_go()

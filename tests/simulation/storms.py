@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from director.effects import ManualClock
 from director.errors import DirectorError, Unavailable
-from director.store.engine.database import Hint
+from director.store.engine.topics import Topic
 from tests.simulation.actors import Actor, Client
 from tests.simulation.deaths import Died, Point, keep_quiet_about_the_dead
 from tests.simulation.directors import Director
@@ -72,11 +72,11 @@ class Storm:
         jobs = [job for director in self.directors for job in director.jobs]
         return [*(job for job in jobs if job.name != "claim" or job.director is self.ruler), *self.clients]
 
-    def hear(self, hints: Sequence[Hint]) -> None:
-        """Wake whom the hints concern, or lose them."""
+    def hear(self, topics: Sequence[Topic]) -> None:
+        """Wake whom the topics concern, or lose them."""
         if self.mischief > 0 and self.chance.random() < 0.05:
             return
-        told = set(hints)
+        told = set(topics)
         for actor in self.actors:
             actor.woken = actor.woken or not told.isdisjoint(actor.hears())
 
@@ -140,7 +140,7 @@ class Storm:
             return
         if self.mischief <= 0:
             for director in [each for each in self.directors if each is not self.ruler]:
-                await self._bury(director)
+                await self._remove(director)
         ready = [actor for actor in self.actors if actor not in self.turns and actor.ready(self.now)]
         waiting = self.turnstile.waiting
         if not ready and not waiting:
@@ -163,13 +163,13 @@ class Storm:
             actor.due = self.now + timedelta(seconds=self.chance.randrange(400))
 
     async def _clear_away(self) -> None:
-        """Bury the dead, welcome who has started, and forget the turns that are over."""
+        """Remove the dead, welcome who has started, and forget the turns that are over."""
         for director in [director for director in self.directors if director.dead]:
-            await self._bury(director)
+            await self._remove(director)
         if self.starting is not None and self.starting[1].done():
             (director, opening), self.starting = self.starting, None
             if opening.exception() is not None or director.dead:
-                await self._bury(director)
+                await self._remove(director)
             else:
                 self.directors.append(director)
                 self.ruler = director
@@ -193,10 +193,10 @@ class Storm:
         self.starting = director, asyncio.create_task(director.open())
         await self.turnstile.settle()
 
-    async def _bury(self, director: Director) -> None:
+    async def _remove(self, director: Director) -> None:
         director.failpoints.die()
         await self.turnstile.turn_away(director.db)
-        await director.expire_leases()
+        await director.let_go()
         if director in self.directors:
             self.directors.remove(director)
         if director is self.ruler:
@@ -207,7 +207,7 @@ class Storm:
         what = self.chance.choice(["death", "death", "takeover", "takeover", "jump", "back", "outage", "crash"])
         match what:
             case "death" if self.directors:
-                await self._bury(self.chance.choice(self.directors))
+                await self._remove(self.chance.choice(self.directors))
             case "takeover" if self.ruler is not None and self.starting is None:
                 self.ruler.unlock()  # as a file system without locks would
                 self.ruler = None
@@ -218,7 +218,7 @@ class Storm:
                 self.clock.advance(-timedelta(seconds=self.chance.randrange(120)))
             case "outage" if self.starting is None:
                 for director in list(self.directors):
-                    await self._bury(director)
+                    await self._remove(director)
                 self.clock.advance(timedelta(hours=self.chance.randrange(48)))
             case "crash":
                 for envoy in self.clients:
@@ -231,4 +231,4 @@ class Storm:
     async def close(self) -> None:
         """Stop all directors."""
         for director in list(self.directors):
-            await self._bury(director)
+            await self._remove(director)

@@ -20,7 +20,7 @@ SEVENTH = 7
 TIMERS = {"heartbeats", "tick", "renew", "reap", "free", "admission", "sessions", "sweep"}
 """Commits that follow the clock: their numbers say nothing about the work."""
 ELSEWHERE = {
-    "drop history", "fail", "forget", "give up", "give up upload", "leave", "new epoch", "prune models", "reap",
+    "drop history", "forget", "give up", "give up upload", "leave", "new epoch", "prune models", "reap",
     "refuse submission", "release", "remove", "renew", "report failure", "review", "seal fold", "seal upload",
 }  # fmt: skip
 """Commits that this federation never comes to: of PostgreSQL alone, of what goes wrong, of what is kept no longer."""

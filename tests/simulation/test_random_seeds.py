@@ -3,7 +3,8 @@
 import asyncio
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.simulation.actors import Client
 from tests.simulation.checks import violations
 from tests.simulation.envoys import Envoy, Habits
 from tests.simulation.one_thread import one_thread
+from tests.simulation.operators import Operator, Retirement
 from tests.simulation.researchers import Researcher, Submission
 from tests.simulation.storms import Storm
 
@@ -45,8 +47,25 @@ def clients_of(seed: int) -> tuple[list[Client], list[Submission]]:
     late = [each for each in rounds if "cutoff" in each[0].plan and len(each[0].envoys) > 1 and chance.random() < 0.3]
     failing = [each for each in rounds if chance.random() < 0.05]
     habits = Habits(late=named(late), fails=named(failing))
-    envoys = [Envoy(name, habits if name == names[-1] else Habits()) for name in names]
-    return [*envoys, Researcher("researcher", list(submissions))], submissions
+    presence = random.Random(f"presence {seed}")
+    leaves = {name: named(each for each in rounds if presence.random() < 0.15) for name in names}
+    envoys = [Envoy(name, replace(habits if name == names[-1] else Habits(), leaves=leaves[name])) for name in names]
+    # One that is always late has its round go on without it, for which another one must stay.
+    free = names[-1:] if late else names
+    operators = [Operator("operator", retirements(presence, free))] if presence.random() < 0.4 else []
+    return [*envoys, *operators, Researcher("researcher", list(submissions))], submissions
+
+
+def retirements(chance: random.Random, names: Sequence[str]) -> list[Retirement]:
+    """Make up which envoys are retired, when, and for how long."""
+    return [
+        Retirement(
+            envoy=chance.choice(names),
+            after_seconds=chance.choice((0, 5, 30, 90)) * chance.random(),
+            for_seconds=chance.choice((1, 30, 400)),
+        )
+        for _ in range(chance.choice((1, 1, 2)))
+    ]
 
 
 def named(rounds: Iterable[tuple[Submission, int]]) -> frozenset[tuple[str, int]]:

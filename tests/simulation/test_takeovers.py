@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from director.domain.envoy import Engagement
 from director.effects import ManualClock
 from director.errors import LeaseLost, Unavailable
-from director.store.envoys import Engagement
 from director.store.leases import Fence, pause_after
 from tests.simulation.deaths import Point, die_at, live_on
 from tests.simulation.directors import LEASE, Director
 from tests.simulation.endings import outcome
 from tests.simulation.harness import Federation
 from tests.simulation.one_thread import one_thread
+from tests.simulation.operators import OPERATOR, retired
 from tests.simulation.scenario import TASKS, plain_federation, small_federation
 from tests.simulation.turnstiles import Turnstile
-from tests.store.words import one, only_postgresql, owned, rows, running, seen_from_outside
+from tests.store.words import only_postgresql, owned, running
+from tests.tables import event_rows, experiment_rows, round_rows
 from tests.world import RESEARCHER, World
 
 New = Callable[[], str]
-OWNED = "SELECT director_id IS NOT NULL FROM experiments"
-CRASHES = "SELECT crashes FROM experiments"
 UPDATE = {"weights": np.ones(8, np.float32)}
 SEEDS = count(1)
 
@@ -35,7 +35,7 @@ SEEDS = count(1)
 def new_director(url: str, clock: ManualClock, **more: Any) -> Director:
     """Make a director that nobody else wakes."""
     fate = more.pop("fate", live_on)
-    return Director(url, clock, seed=next(SEEDS), fate=fate, tally=Counter(), heard=lambda _hints: None, **more)
+    return Director(url, clock, seed=next(SEEDS), fate=fate, tally=Counter(), heard=lambda _topics: None, **more)
 
 
 def test_death_between_entering_and_freeing_leaves_nothing_to_the_dead(new_database: New) -> None:
@@ -61,18 +61,18 @@ def test_death_between_reaping_and_freeing_leaves_nothing_to_the_dead(new_databa
         await survivor.open()
         await running(owner.world)
         await owner.process.execution.reconcile()
-        await owner.expire_leases()
+        await owner.let_go()
         clock.advance(LEASE / 2)
         await survivor.process.presence.renew(survivor.db)
         clock.advance(LEASE * 0.75)
         with pytest.raises(Unavailable):
             await survivor.while_alive(survivor.process.presence.expire_leases())
-        await survivor.expire_leases()
-        left = seen_from_outside(url, OWNED)
+        await survivor.let_go()
+        left = experiment_rows.are_owned_from_outside(url)
         await heir.open()
         await heir.process.execution.reconcile()
-        fence = await one(heir.db, "SELECT fence FROM experiments")
-        await heir.expire_leases()
+        [fence] = await experiment_rows.fences(heir.db)
+        await heir.let_go()
         return [*left, fence]
 
     with one_thread():
@@ -90,7 +90,7 @@ def test_six_takeovers_in_one_collecting_round_fail_nothing_and_are_no_crashes(n
 
     def fate(point: Point) -> None:
         if point == Point("before", "freeze round", 1):
-            crashes.extend(seen_from_outside(url, CRASHES))
+            crashes.extend(experiment_rows.crashes_from_outside(url))
         die_at(*fatal)(point)
 
     federation = Federation(url, plain_federation(), fate=fate)
@@ -110,7 +110,7 @@ def test_six_takeovers_in_one_fold_fail_nothing_and_back_off_from_the_third_on(n
     def fate(point: Point) -> None:
         if point.when == "before" and point.operation == "begin fold":
             begun.append(federation.now)
-            crashes.extend(seen_from_outside(url, CRASHES))
+            crashes.extend(experiment_rows.crashes_from_outside(url))
         die_at(*fatal)(point)
 
     federation = Federation(url, plain_federation(), fate=fate)
@@ -121,6 +121,44 @@ def test_six_takeovers_in_one_fold_fail_nothing_and_back_off_from_the_third_on(n
     waited = [later - earlier for earlier, later in pairwise(begun[:7])]
     assert all(length >= pause_after(number) for number, length in enumerate(waited, start=1))
     assert waited[-1] >= timedelta(seconds=80)
+
+
+RETIREMENT = [
+    Point(when, name, number)
+    for name, number in (("retire envoy", 1), ("release retired", 1), ("release retired", 2))
+    for when in ("before", "after")
+]
+
+
+@pytest.mark.parametrize("point", RETIREMENT, ids=str)
+def test_retirement_that_a_death_cut_short_is_finished_by_the_next_director(new_database: New, point: Point) -> None:
+    url, clock = new_database(), ManualClock()
+
+    async def run() -> tuple[list[str], list[tuple[str, str]], list[str]]:
+        operator = new_director(url, clock, fate=die_at(point))
+        heir = new_director(url, clock)
+        await operator.open()
+        await running(operator.world, "first")
+        await operator.world.submit("second", envoys=("b",))
+        with pytest.raises(Unavailable):
+            await operator.while_alive(operator.process.federation.retire("b", OPERATOR))
+        await operator.let_go()
+        clock.advance(LEASE * 1.5)
+        await heir.open()
+        await heir.process.ticker.tick()
+        await heir.world.do_periodic_jobs()
+        found = await retired(heir.world), await round_rows.collaborators(heir.db)
+        told = [event.details["envoy"] for event in await event_rows.of_kind(heir.db, "collaborator_failed")]
+        await heir.let_go()
+        return *found, told
+
+    with one_thread():
+        found = asyncio.run(run())
+
+    if point == RETIREMENT[0]:
+        assert found == ([], [("a", "queued"), ("b", "queued"), ("b", "waiting")], [])
+    else:
+        assert found == (["b"], [("a", "queued"), ("b", "failed"), ("b", "failed")], ["b", "b"])
 
 
 async def hand_in_the_last_result(world: World, given: Engagement) -> None:
@@ -171,9 +209,9 @@ def between(
         for doing in (chosen, steps.next()):
             with suppress(LeaseLost):
                 await turnstile.usher(doing)
-        state = await turnstile.usher(one(director.db, "SELECT state FROM experiments"))
-        became = await turnstile.usher(rows(director.db, "SELECT envoy, state FROM assignments WHERE round = 1"))
-        await director.expire_leases()
+        [state] = await turnstile.usher(experiment_rows.states(director.db))
+        became = await turnstile.usher(round_rows.assignments(director.db, 1))
+        await director.let_go()
         return state, dict(became)
 
     with one_thread():

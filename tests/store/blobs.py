@@ -7,12 +7,11 @@ from tests.world import content_of
 
 CHUNK = 4
 DATA = b"0123456789"
-BLOBS = "SELECT id, purpose, state FROM blobs ORDER BY id"
 
 
-async def begin(db: Database, data: bytes = DATA, *, purpose: str = "p", chunk_bytes: int = CHUNK) -> Upload:
+async def begin(db: Database, data: bytes = DATA, *, upload_key: str = "p", chunk_bytes: int = CHUNK) -> Upload:
     async with db.write("begin") as tx:
-        return await stash.begin(tx, purpose, content_of(data), chunk_bytes=chunk_bytes)
+        return await stash.begin(tx, upload_key, content_of(data), chunk_bytes=chunk_bytes)
 
 
 async def put(db: Database, upload: Upload, number: int, data: bytes = DATA) -> bool:
@@ -26,13 +25,13 @@ async def seal(db: Database, upload: Upload, data: bytes = DATA) -> Blob:
         return await stash.seal(tx, upload.blob_id, content_of(data).digest)
 
 
-async def take(db: Database, data: bytes = DATA, *, purpose: str = "p") -> Blob:
+async def take(db: Database, data: bytes = DATA, *, upload_key: str = "p") -> Blob:
     async with db.write("take") as tx:
-        return await stash.take(tx, purpose, content_of(data))
+        return await stash.take(tx, upload_key, content_of(data))
 
 
-async def complete(db: Database, data: bytes = DATA, *, purpose: str = "p", chunk_bytes: int = CHUNK) -> Blob:
-    upload = await begin(db, data, purpose=purpose, chunk_bytes=chunk_bytes)
+async def complete(db: Database, data: bytes = DATA, *, upload_key: str = "p", chunk_bytes: int = CHUNK) -> Blob:
+    upload = await begin(db, data, upload_key=upload_key, chunk_bytes=chunk_bytes)
     for number in range(stash.chunk_count(len(data), chunk_bytes)):
         await put(db, upload, number, data)
     return await seal(db, upload, data)

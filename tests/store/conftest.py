@@ -33,7 +33,7 @@ async def timed(migrated_url: str, clock: ManualClock) -> AsyncIterator[World]:
 
 @pytest.fixture
 async def plain(migrated_url: str) -> AsyncIterator[Database]:
-    """A database without a director; its duties serve as rows to write."""
+    """A database without a director, to write scratch rows to."""
     opened = open_database(migrated_url)
     yield opened
     await opened.close()

@@ -15,12 +15,12 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 from director.store.engine.database import Database, Failpoints
-from tests.store.words import seen_from_outside
+from tests.tables.locks import BY_KEY
+from tests.tables.statements import seen_from_outside
 
 CLAUSE = re.compile(r"FOR (NO KEY UPDATE|UPDATE|SHARE|KEY SHARE)(?: OF (\w+))?( SKIP LOCKED)?")
 CHANGE = re.compile(r"\b(UPDATE|DELETE FROM|INSERT INTO) (\w+)")
 FROM = re.compile(r"\bFROM (\w+)")
-BY_KEY = re.compile(r"\b(id|name|purpose) = \$")
 HELD = "SELECT '{table}: ' || unnest(modes) FROM pgrowlocks('{table}')"
 """The locks that transactions hold on a table's rows at this moment."""
 

@@ -4,7 +4,9 @@ import pytest
 
 from director.store.engine import durability, schema
 from director.store.engine.database import Database
-from tests.store.words import change, only_postgresql, only_sqlite
+from tests.store.words import only_postgresql, only_sqlite
+from tests.tables import changes
+from tests.tables.statements import change
 
 
 async def findings(db: Database) -> dict[str, bool]:
@@ -29,7 +31,7 @@ async def test_row_without_its_parent_is_found(db: Database) -> None:
         await connection.exec_driver_sql("ROLLBACK")
         await connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
         await connection.exec_driver_sql("BEGIN")
-        await connection.exec_driver_sql("INSERT INTO heartbeats VALUES ('nobody', '2030-01-01', 0, 1, 0, '[]')")
+        await changes.add_orphan(tx)
 
     assert (await findings(db))["rows without their parent row: 1"] is False
 
@@ -46,7 +48,7 @@ async def test_server_that_does_not_flush_is_found(db: Database) -> None:
 
 
 async def test_schema_is_found_as_it_is(db: Database) -> None:
-    assert await durability.schema_finding(db.url) == durability.Finding(True, f"the schema is {schema.head()}")
+    assert await durability.schema_finding(db.url) == durability.Observation(True, f"the schema is {schema.head()}")
 
 
 async def test_missing_schema_is_found(database_url: str) -> None:

@@ -9,7 +9,8 @@ from director.effects import ManualClock
 from director.store import clock as clocks
 from director.store.clock import Reading
 from director.store.engine.database import Database
-from tests.store.words import PATIENCE, change, holding, live, only_postgresql
+from tests.store.words import PATIENCE, live, only_postgresql
+from tests.tables import changes, locks
 from tests.world import World
 
 TICK = timedelta(seconds=3)
@@ -18,7 +19,7 @@ TICK = timedelta(seconds=3)
 @pytest.fixture
 async def db(timed: World) -> Database:
     """A database whose service time is 0 and whose tick is three seconds."""
-    await change(timed.db, "UPDATE service_clocks SET tick_seconds = 3")
+    await changes.promise_ticks(timed.db, 3)
     return timed.db
 
 
@@ -139,7 +140,7 @@ async def test_service_time_is_the_same_throughout_a_transaction(db: Database, c
 @only_postgresql
 async def test_tick_leaves_it_to_whoever_is_ticking(db: Database, clock: ManualClock) -> None:
     clock.advance(TICK)
-    async with holding(db, "SELECT id FROM service_clocks FOR NO KEY UPDATE"):
+    async with locks.service_clock(db):
         assert not await asyncio.wait_for(tick(db), PATIENCE)
 
     assert await tick(db)

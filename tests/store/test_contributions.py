@@ -1,19 +1,22 @@
 """A contribution counts once, however often it is sent, and only while its round collects."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import numpy as np
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from director.domain.messages import Contribute
+from director.domain.commands import Contribute
+from director.domain.envoy import Engagement
 from director.domain.tensors import Manifest
 from director.errors import NotFound, RoundClosed, StaleAttempt, Unavailable
 from director.store import contributions, experiments, rounds, stash
 from director.store.contributions import Counted, Stored
-from director.store.envoys import Engagement
+from director.store.engine.database import Database
 from director.store.leases import Fence
-from tests.store.words import change, one, only_postgresql, owned, rows, waits
+from tests.store.words import only_postgresql, owned, waits
+from tests.tables import blob_rows, changes, event_rows, result_rows, round_rows
 from tests.world import World, content_of, payload_of
 
 UPDATE = {"weights": np.full(8, 2.0, np.float32)}
@@ -43,31 +46,34 @@ async def train(federation: World, given: Engagement, envoy: str = "a", *, numbe
     )
 
 
-def trained(fence: Fence) -> Contribute:
-    return Contribute(
-        fence.experiment_id, "a", 1, 1, "train", 7, METRICS, content_of(payload_of(UPDATE)), Manifest.of(UPDATE)
-    )
+def trained(a: Engagement) -> Contribute:
+    manifest = Manifest.of(UPDATE).digest
+    return Contribute(a.experiment_uid, "a", 1, 1, "train", 7, METRICS, content_of(payload_of(UPDATE)), manifest)
 
 
 async def everything(federation: World) -> tuple[object, ...]:
     """What a repeat must not change."""
     return (
-        await rows(federation.db, "SELECT envoy, task, samples, digest, blob_id, attempt FROM contributions"),
-        await rows(federation.db, "SELECT seq, origin, name FROM metrics ORDER BY seq"),
-        await rows(federation.db, "SELECT seq, kind FROM events WHERE stream > 0 ORDER BY seq"),
-        await rows(federation.db, "SELECT id, state FROM blobs ORDER BY id"),
+        await result_rows.contributions(federation.db),
+        await result_rows.metrics(federation.db),
+        await event_rows.of_experiments(federation.db),
+        await blob_rows.blobs(federation.db),
     )
 
 
 async def test_contribution_is_stored_with_its_metrics_and_its_update(federation: World, a: Engagement) -> None:
     assert await train(federation, a) == Stored(DIGEST)
 
-    stored = "SELECT round, envoy, task, samples, digest, attempt, working_seconds IS NOT NULL FROM contributions"
-    assert await rows(federation.db, stored) == [(1, "a", "train", 7, DIGEST, 1, True)]
-    measured = await rows(federation.db, "SELECT seq, round, origin, task, name, value FROM metrics ORDER BY seq")
-    assert measured == [(1, 1, "a", "train", "accuracy", 0.25), (2, 1, "a", "train", "loss", 0.5)]
-    state = "SELECT state FROM blobs JOIN contributions ON blob_id = blobs.id"
-    assert await rows(federation.db, state) == ["taken"]
+    [stored] = await result_rows.contributions(federation.db)
+    assert stored[1:6] == (1, "a", "train", 7, DIGEST)
+    assert stored.attempt == 1
+    assert stored.seconds is not None
+    assert await result_rows.metrics(federation.db) == [
+        (1, 1, "a", "train", "accuracy", 0.25),
+        (2, 1, "a", "train", "loss", 0.5),
+    ]
+    assert stored.blob is not None
+    assert await blob_rows.state(federation.db, stored.blob) == "taken"
 
 
 async def test_contribution_sent_again_is_answered_as_the_first_time_and_changes_nothing(
@@ -90,7 +96,7 @@ async def test_contribution_sent_again_with_other_content_is_answered_with_what_
     found = await federation.contribute(a, "a", "train", round_number=1, samples=999, update=other)
 
     assert found == Stored(DIGEST)
-    assert await rows(federation.db, "SELECT samples FROM contributions") == [7]
+    assert await result_rows.contributed_samples(federation.db) == [7]
 
 
 async def test_contribution_sent_many_times_at_once_is_stored_once(federation: World, a: Engagement) -> None:
@@ -99,24 +105,24 @@ async def test_contribution_sent_many_times_at_once_is_stored_once(federation: W
     assert Stored(DIGEST) in outcomes
     assert all(outcome == Stored(DIGEST) or isinstance(outcome, Unavailable) for outcome in outcomes)
     assert await train(federation, a) == Stored(DIGEST)
-    assert await one(federation.db, "SELECT count(*) FROM contributions") == 1
-    assert await one(federation.db, "SELECT count(*) FROM metrics") == 2
+    assert len(await result_rows.contributions(federation.db)) == 1
+    assert len(await result_rows.metrics(federation.db)) == 2
 
 
 async def test_same_key_is_entered_once(federation: World, fence: Fence, a: Engagement) -> None:
-    command = Contribute(fence.experiment_id, "a", 1, 1, "validate", 7)
+    command = Contribute(a.experiment_uid, "a", 1, 1, "validate", 7)
 
     async def add(command: Contribute) -> bool:
         async with federation.db.write("add") as tx:
             await experiments.lock(tx, fence.experiment_id)
-            return await contributions.add(tx, command, None)
+            return await contributions.add(tx, fence.experiment_id, command, None)
 
     assert await add(command)
-    assert not await add(Contribute(fence.experiment_id, "a", 1, 1, "validate", 8))
+    assert not await add(Contribute(a.experiment_uid, "a", 1, 1, "validate", 8))
 
-    assert await rows(federation.db, "SELECT samples FROM contributions") == [7]
+    assert await result_rows.contributed_samples(federation.db) == [7]
     async with federation.db.read() as tx:
-        assert await contributions.find(tx, command) == Stored(None)
+        assert await contributions.find(tx, fence.experiment_id, command) == Stored(None)
 
 
 @pytest.mark.parametrize("task", ["train", "validate"])
@@ -126,9 +132,9 @@ async def test_contribution_that_was_stored_meanwhile_is_answered_and_changes_no
     update = UPDATE if task == "train" else None
     first = await federation.contribute(a, "a", task, round_number=1, samples=7, metrics=METRICS, update=update)
     before = await everything(federation)
-    command = trained(fence)
+    command = trained(a)
     if task == "validate":
-        command = Contribute(fence.experiment_id, "a", 1, 1, task, 7, METRICS)
+        command = Contribute(a.experiment_uid, "a", 1, 1, task, 7, METRICS)
 
     assert await federation.process.rounds.contribute(command) == first
 
@@ -162,16 +168,15 @@ async def test_contribution_to_a_frozen_round_comes_late_and_leaves_only_an_even
     with pytest.raises(RoundClosed, match="LATE"):
         await federation.contribute(a, "a", task, round_number=1, update=UPDATE if task == "train" else None)
 
-    assert await one(federation.db, "SELECT count(*) FROM contributions") == 0
-    assert await one(federation.db, "SELECT count(*) FROM metrics") == 0
-    late = "SELECT actor FROM events WHERE kind = 'contribution_late'"
-    assert await rows(federation.db, late) == ["a"]
+    assert await result_rows.contributions(federation.db) == []
+    assert await result_rows.metrics(federation.db) == []
+    assert await event_rows.actors(federation.db, "contribution_late") == ["a"]
 
 
 async def test_contribution_that_comes_late_between_its_bytes_and_its_turn_keeps_none_of_them(
     federation: World, fence: Fence, a: Engagement
 ) -> None:
-    command = trained(fence)
+    command = trained(a)
     begun = await federation.process.rounds.begin_contribution(command)
     assert isinstance(begun, stash.Upload)
     async with federation.db.write("arrive") as tx:
@@ -183,40 +188,35 @@ async def test_contribution_that_comes_late_between_its_bytes_and_its_turn_keeps
         await federation.process.rounds.contribute(command)
 
     await federation.process.periodic_jobs.sweep()
-    assert await one(federation.db, "SELECT count(*) FROM blobs WHERE purpose LIKE 'contribution/%'") == 0
-    assert await one(federation.db, "SELECT count(*) FROM contributions") == 0
+    assert await blob_rows.uploaded_for(federation.db, "contribution") == []
+    assert await result_rows.contributions(federation.db) == []
 
 
 @pytest.mark.parametrize(
-    "ended",
-    [
-        "UPDATE experiments SET state = 'failed', finished_at = submitted_at, director_id = NULL",
-        "UPDATE rounds SET state = 'abandoned', closed_at = opened_at",
-    ],
-    ids=["the experiment", "the round"],
+    "end", [changes.end_experiments_alone, changes.end_rounds_alone], ids=["the experiment", "the round"]
 )
 async def test_contribution_to_what_has_ended_is_not_taken_whatever_the_assignments_row_says(
-    federation: World, a: Engagement, ended: str
+    federation: World, a: Engagement, end: Callable[[Database], Awaitable[None]]
 ) -> None:
-    await change(federation.db, ended)
+    await end(federation.db)
 
     with pytest.raises(RoundClosed, match="LATE"):
         await train(federation, a)
 
-    assert await rows(federation.db, "SELECT state FROM assignments ORDER BY envoy") == ["asked", "asked"]
-    assert await one(federation.db, "SELECT count(*) FROM contributions") == 0
-    assert await one(federation.db, "SELECT count(*) FROM metrics") == 0
+    assert await round_rows.assignment_states(federation.db) == ["asked", "asked"]
+    assert await result_rows.contributions(federation.db) == []
+    assert await result_rows.metrics(federation.db) == []
 
 
 async def test_contribution_without_its_bytes_is_to_be_sent_again(
     federation: World, fence: Fence, a: Engagement
 ) -> None:
-    command = trained(fence)
+    command = trained(a)
 
     with pytest.raises(Unavailable, match="send it again"):
         await federation.process.rounds.contribute(command)
 
-    assert await one(federation.db, "SELECT count(*) FROM metrics") == 0
+    assert await result_rows.metrics(federation.db) == []
     assert await train(federation, a) == Stored(DIGEST)
 
 
@@ -224,14 +224,9 @@ async def test_envoy_that_was_not_asked_cannot_contribute(federation: World, fen
     await federation.register("stranger")
 
     with pytest.raises(NotFound):
-        await train(federation, Engagement(fence.experiment_id, "experiment", 1), "stranger")
+        await train(federation, Engagement((await federation.row("experiment")).uid, "experiment", 1), "stranger")
     with pytest.raises(IntegrityError):
-        await change(
-            federation.db,
-            "INSERT INTO contributions (experiment_id, round, envoy, task, samples, attempt, received_at) "
-            "VALUES (:id, 1, 'stranger', 'train', 1, 1, '2030-01-01')",
-            id=fence.experiment_id,
-        )
+        await changes.contribute_unasked(federation.db, fence.experiment_id, "stranger")
 
 
 async def test_counted_are_those_of_complete_envoys_in_the_order_of_their_names(
@@ -266,10 +261,7 @@ async def test_blob_belongs_to_one_contribution(federation: World, fence: Fence,
     await federation.contribute(a, "a", "validate", round_number=1)
 
     with pytest.raises(IntegrityError):
-        await change(
-            federation.db,
-            "UPDATE contributions SET digest = '', blob_id = (SELECT max(blob_id) FROM contributions)",
-        )
+        await changes.share_one_update(federation.db)
 
 
 @only_postgresql
@@ -283,7 +275,8 @@ async def test_freeze_waits_for_the_contribution_in_flight_and_the_next_one_is_l
 
     async with federation.db.write("in flight") as tx:
         await experiments.lock(tx, fence.experiment_id)
-        await contributions.add(tx, Contribute(fence.experiment_id, "a", 1, 1, "validate", 7), None)
+        in_flight = Contribute(a.experiment_uid, "a", 1, 1, "validate", 7)
+        await contributions.add(tx, fence.experiment_id, in_flight, None)
         freezing = asyncio.create_task(freeze())
         assert await waits(freezing)
         late = asyncio.create_task(train(federation, a))
@@ -292,4 +285,4 @@ async def test_freeze_waits_for_the_contribution_in_flight_and_the_next_one_is_l
     await freezing
     with pytest.raises(RoundClosed):
         await late
-    assert await rows(federation.db, "SELECT task FROM contributions") == ["validate"]
+    assert await result_rows.contributed(federation.db) == [("a", "validate")]

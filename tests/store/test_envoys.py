@@ -5,97 +5,76 @@ from datetime import timedelta
 
 import pytest
 
-from director.domain.envoys import Shard
-from director.domain.messages import EventKind, Heartbeat
+from director.domain.commands import Heartbeat
+from director.domain.envoy import Device, Envoy, Pulse
+from director.domain.history import EventKind
 from director.effects import ManualClock
 from director.errors import EnvoyNotFound
 from director.services.runtime import Caller
-from director.store import envoys, events
-from director.store.engine.database import Database, Hint
-from director.store.envoys import Envoy, Heard
-from director.store.tables import FEDERATION_STREAM
-from tests.store.words import LEASE, PATIENCE, holding, live, one, only_postgresql, rows, running
+from director.store import clock as clocks
+from director.store import envoys
+from director.store.engine.topics import Topic
+from tests.store.presence import LIMIT, PERIOD, beat, beat_of, listed, online, register, shard_of
+from tests.store.words import LEASE, PATIENCE, live, only_postgresql, running
+from tests.tables import event_rows, locks, presence_rows
 from tests.world import RESEARCHER, World, world
 
-PERIOD = timedelta(seconds=20)
-LIMIT = 40.0
-
-
-async def register(db: Database, envoy: str, *, samples: int = 10, description: str = "") -> None:
-    async with db.write("register") as tx:
-        await envoys.register(tx, Shard(envoy, description, samples, (8, 8), (10,)), period=PERIOD)
-
-
-async def beat(db: Database, *names: str, running: bool = False, devices: tuple[dict[str, object], ...] = ()) -> Heard:
-    async with db.write("beat") as tx:
-        beats = [Heartbeat(name, running, devices) for name in names]
-        return await envoys.beat(tx, beats, period=PERIOD, lease=LEASE)
-
-
-async def listed(db: Database) -> list[Envoy]:
-    async with db.read() as tx:
-        return await envoys.listed(tx, lease=LEASE)
-
-
-async def online(db: Database) -> list[str]:
-    return [envoy.shard.envoy for envoy in await listed(db) if envoy.is_online]
+DEVICE = Device(0, "H100", 80, 7, 0.5, "550.54")
 
 
 async def test_shard_is_read_as_it_was_registered(timed: World, clock: ManualClock) -> None:
-    await register(timed.db, "ä", samples=3, description="digits ✓")
+    await register(timed.db, "ä", samples=3, description="digits ✓", sdk_version="0.3.0", python_version="3.12.4")
 
-    [found] = await listed(timed.db)
-
-    assert found == Envoy(
-        shard=Shard("ä", "digits ✓", 3, (8, 8), (10,)),
-        registered_at=clock.now(),
-        seen_at=clock.now(),
-        period=PERIOD,
-        is_online=True,
-        is_experiment_running=False,
-        devices=[],
-        experiment_id=None,
-        experiment_name=None,
-        absence_seconds=0.0,
-    )
+    assert await listed(timed.db) == [
+        Envoy(
+            shard=shard_of("ä", samples=3, description="digits ✓"),
+            online=True,
+            experiment_running=False,
+            last_seen_at=clock.now(),
+            heartbeat_period=PERIOD,
+            registered_at=clock.now(),
+            sdk_version="0.3.0",
+            python_version="3.12.4",
+        )
+    ]
 
 
 async def test_envoy_that_registers_again_is_the_same_envoy_with_a_new_shard(timed: World, clock: ManualClock) -> None:
-    await register(timed.db, "a", samples=3)
+    await register(timed.db, "a", samples=3, sdk_version="0.3.0", python_version="3.12.4")
     first = clock.now()
-    await beat(timed.db, "a", running=True, devices=({"memory": 1},))
+    await beat(timed.db, beat_of("a", running=True, devices=(DEVICE,)))
     clock.advance(timedelta(seconds=5))
 
-    await register(timed.db, "a", samples=4, description="more")
+    await register(timed.db, "a", samples=4, description="more", sdk_version="0.3.1", python_version="3.13.0")
 
     [found] = await listed(timed.db)
-    assert (found.shard.samples, found.shard.description) == (4, "more")
-    assert (found.registered_at, found.seen_at) == (first, clock.now())
-    assert (found.is_experiment_running, found.devices) == (True, [{"memory": 1}])
-    assert await one(timed.db, "SELECT count(*) FROM envoy_sessions") == 1
+    assert found.shard == shard_of("a", samples=4, description="more")
+    assert (found.registered_at, found.last_seen_at) == (first, clock.now())
+    assert (found.experiment_running, found.devices) == (True, (DEVICE,))
+    assert (found.sdk_version, found.python_version) == ("0.3.1", "3.13.0")
+    assert len(await presence_rows.sessions(timed.db)) == 1
 
 
 async def test_registration_is_recorded_and_wakes_admission(timed: World) -> None:
-    hints: list[Hint] = []
-    timed.db.on_commit = hints.extend
+    topics: list[Topic] = []
+    timed.db.on_commit = topics.extend
     await register(timed.db, "a", samples=3)
     await register(timed.db, "a", samples=4)
 
-    async with timed.db.read() as tx:
-        found = await events.after(tx, FEDERATION_STREAM, 1, limit=10)
+    _, *found = await event_rows.of_the_federation(timed.db)
     assert [(each.kind, each.actor, each.details) for each in found] == [
         (EventKind.SHARD_REGISTERED, "a", {"samples": 3}),
         (EventKind.ENVOY_ONLINE, "a", {}),
         (EventKind.SHARD_REGISTERED, "a", {"samples": 4}),
     ]
-    assert set(hints) == {("admission", 0), ("envoy", "a")}
+    assert set(topics) == {Topic.admission(), Topic.envoy("a"), Topic.federation()}
 
 
 async def test_envoy_that_registers_many_times_at_once_is_one_envoy(timed: World) -> None:
     await asyncio.gather(*(register(timed.db, "a", samples=number) for number in range(8)))
 
     assert len(await listed(timed.db)) == 1
-    assert await one(timed.db, "SELECT count(*) FROM envoy_sessions") == 1
+    assert len(await presence_rows.sessions(timed.db)) == 1
 
 
 async def test_envoy_is_online_until_it_was_silent_for_its_limit(timed: World, clock: ManualClock) -> None:
@@ -105,27 +84,28 @@ async def test_envoy_is_online_until_it_was_silent_for_its_limit(timed: World, c
 
     await live(timed, clock, 1)
 
-    [found] = await listed(timed.db)
-    assert not found.is_online
-    assert found.absence_seconds == pytest.approx(LIMIT + 0.5)
+    assert await online(timed.db) == []
+    async with timed.db.read() as tx:
+        seen = (await envoys.liveness(tx, ["a"], lease=LEASE))["a"]
+        assert seen.absence(await clocks.now(tx)) == pytest.approx(LIMIT + 0.5)
 
 
 async def test_heartbeat_keeps_an_envoy_online_and_brings_it_back(timed: World, clock: ManualClock) -> None:
     await register(timed.db, "a")
     await live(timed, clock, LIMIT - 1)
-    hints: list[Hint] = []
-    timed.db.on_commit = hints.extend
-    await beat(timed.db, "a")
-    assert hints == []
+    topics: list[Topic] = []
+    timed.db.on_commit = topics.extend
+    await beat(timed.db, beat_of("a"))
+    assert topics == []
     await live(timed, clock, LIMIT - 1)
     assert await online(timed.db) == ["a"]
     await live(timed, clock, 2)
     assert await online(timed.db) == []
 
-    await beat(timed.db, "a")
+    await beat(timed.db, beat_of("a"))
 
     assert await online(timed.db) == ["a"]
-    assert hints == [("admission", 0), ("envoy", "a")]
+    assert topics == [Topic.admission(), Topic.envoy("a")]
 
 
 async def test_outage_of_the_director_makes_nobody_absent_and_brings_nobody_back(
@@ -150,25 +130,27 @@ async def test_heartbeats_of_many_are_stored_at_once(timed: World, clock: Manual
         await register(timed.db, name)
     clock.advance(timedelta(seconds=3))
 
-    heard = await beat(timed.db, "c", "a", "stranger", running=True, devices=({"memory": 2},))
+    beats = [beat_of(name, running=name == "a", devices=(DEVICE,)) for name in ("c", "a", "stranger")]
+    outcomes = await beat(timed.db, *beats)
 
-    assert heard.known == {"a", "c"}
-    found = {each.shard.envoy: each for each in await listed(timed.db)}
-    assert {name: each.seen_at == clock.now() for name, each in found.items()} == {"a": True, "b": False, "c": True}
-    assert found["a"].is_experiment_running
-    assert found["a"].devices == [{"memory": 2}]
-    assert not found["b"].is_experiment_running
+    assert [type(outcome) for outcome in outcomes] == [type(None), type(None), EnvoyNotFound]
+    found = {each.name: each for each in await listed(timed.db)}
+    assert {name: each.last_seen_at == clock.now() for name, each in found.items()} == {
+        "a": True,
+        "b": False,
+        "c": True,
+    }
+    assert {name: each.experiment_running for name, each in found.items()} == {"a": True, "b": False, "c": False}
+    assert (found["a"].devices, found["b"].devices) == ((DEVICE,), ())
 
 
 async def test_heartbeat_is_answered_with_what_the_envoy_should_be_working_on(federation: World) -> None:
-    experiment_id = await running(federation)
-    assert (await beat(federation.db, "a")).engagements == {}
+    await running(federation)
+    assert await beat(federation.db, beat_of("a")) == [None]
     given = await federation.wait("a")
 
-    heard = await beat(federation.db, "a", "b")
-
-    assert heard.engagements == {"a": given}
-    assert given.experiment_id == experiment_id
+    assert await beat(federation.db, beat_of("b"), beat_of("a")) == [None, given]
+    assert given.experiment_uid == (await federation.row("experiment")).uid
 
 
 async def test_unknown_envoy_is_told_so_and_the_others_are_stored(federation: World) -> None:
@@ -179,8 +161,8 @@ async def test_unknown_envoy_is_told_so_and_the_others_are_stored(federation: Wo
         return_exceptions=True,
     )
 
-    assert [type(answer) for answer in answers] == [type(None), EnvoyNotFound, type(None)]
-    assert await rows(federation.db, "SELECT envoy FROM heartbeats WHERE is_experiment_running") == ["a", "b"]
+    assert [type(answer) for answer in answers] == [Pulse, EnvoyNotFound, Pulse]
+    assert await presence_rows.envoys_at_work(federation.db) == ["a", "b"]
 
 
 async def test_heartbeats_that_arrive_during_a_flush_go_with_the_next(federation: World) -> None:
@@ -189,18 +171,20 @@ async def test_heartbeats_that_arrive_during_a_flush_go_with_the_next(federation
 
     await asyncio.gather(*(federation.process.envoys.heartbeat(Heartbeat(name, True)) for name in names for _ in "12"))
 
-    seen = await rows(federation.db, "SELECT DISTINCT seen_at FROM heartbeats")
+    seen = await presence_rows.instants_of_heartbeats(federation.db)
     assert len(seen) <= 2
 
 
 @only_postgresql
 async def test_heartbeat_that_somebody_else_is_storing_is_passed_by(federation: World) -> None:
     await federation.register("a", "b")
-    async with holding(federation.db, "SELECT 1 FROM heartbeats WHERE envoy = 'a' FOR NO KEY UPDATE"):
-        heard = await asyncio.wait_for(beat(federation.db, "a", "b", running=True), PATIENCE)
+    async with locks.heartbeat(federation.db, "a"):
+        outcomes = await asyncio.wait_for(
+            beat(federation.db, beat_of("a", running=True), beat_of("b", running=True)), PATIENCE
+        )
 
-    assert heard.known == {"a", "b"}
-    assert await rows(federation.db, "SELECT envoy FROM heartbeats WHERE is_experiment_running") == ["b"]
+    assert outcomes == [None, None]
+    assert await presence_rows.envoys_at_work(federation.db) == ["b"]
 
 
 @only_postgresql
@@ -208,20 +192,20 @@ async def test_flushes_of_the_same_envoys_in_any_order_do_not_lock_each_other_ou
     names = [f"e{number}" for number in range(20)]
     await federation.register(*names)
 
-    await asyncio.gather(*(beat(federation.db, *names[number:], *names[:number]) for number in range(10)))
+    await asyncio.gather(*(beat(federation.db, *map(beat_of, names[number:] + names[:number])) for number in range(10)))
 
     assert len(await online(federation.db)) == 20
 
 
 async def test_what_an_envoy_works_on_is_named_only_to_those_who_may_see_it(federation: World) -> None:
-    experiment_id = await running(federation)
-    stranger = Caller("stranger")
+    await running(federation)
+    uid = (await federation.row("experiment")).uid
 
-    own = await federation.process.envoys.listed(RESEARCHER)
-    other = await federation.process.envoys.listed(stranger)
+    own = await federation.process.federation.envoys(RESEARCHER)
+    other = await federation.process.federation.envoys(Caller("stranger"))
 
-    assert {(each.experiment_id, each.experiment_name) for each in own} == {(experiment_id, "experiment")}
-    assert {(each.experiment_id, each.experiment_name) for each in other} == {(None, None)}
+    assert {(each.experiment_uid, each.experiment_name) for each in own.items} == {(uid, "experiment")}
+    assert {(each.experiment_uid, each.experiment_name) for each in other.items} == {("", "")}
 
 
 async def test_liveness_leaves_out_who_never_registered(timed: World) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from director.domain.messages import Event, EventKind
+from director.domain.history import Cursor, Event, EventKind, Occurrence
 from director.domain.types import ExperimentId
 from director.store import events, experiments
 from director.store.engine.database import Database
-from director.store.events import REASON_CHARACTERS, Recorded
+from director.store.events import REASON_CHARACTERS
 from director.store.tables import FEDERATION_STREAM
-from tests.store.words import clone, running
+from tests.store.words import running
+from tests.tables import changes
 from tests.world import World
 
 KIND = EventKind.CONTRIBUTION_LATE
@@ -21,36 +22,38 @@ KIND = EventKind.CONTRIBUTION_LATE
 async def streams(federation: World) -> list[ExperimentId]:
     """Four experiments without a history."""
     first = await running(federation)
-    return [await clone(federation.db, first, f"clone {number}", event_seq=0) for number in range(4)]
+    return [await changes.clone(federation.db, first, f"clone {number}") for number in range(4)]
 
 
-async def append(db: Database, stream: ExperimentId, *happened: Event) -> None:
+async def append(db: Database, stream: ExperimentId, *happened: Occurrence) -> None:
     async with db.write("append") as tx:
         await experiments.lock(tx, stream)
         await events.append(tx, stream, *happened)
 
 
-async def after(db: Database, stream: int, seq: int = 0, *, limit: int = 1000) -> list[Recorded]:
+async def after(db: Database, stream: int, seq: int = 0, *, limit: int = 1000) -> list[Event]:
     async with db.read() as tx:
-        return await events.after(tx, stream, seq, limit=limit)
+        return await events.after(tx, stream, seq, name="stream", epoch="1", limit=limit)
 
 
-def numbers(found: Sequence[Recorded]) -> list[int]:
-    return [event.seq for event in found]
+def numbers(found: Sequence[Event]) -> list[int]:
+    return [event.cursor.seq for event in found]
 
 
 async def test_event_is_read_as_it_was_written(db: Database, streams: list[ExperimentId]) -> None:
-    happened = Event(KIND, "a", "ünïcode ✓", {"round": 3, "tasks": ["train"], "nothing": None})
+    happened = Occurrence(KIND, "a", "ünïcode ✓", {"round": 3, "tasks": ["train"], "nothing": None})
     async with db.write("append") as tx:
         await events.append(tx, streams[0], happened)
         at = await tx.now()
 
-    assert await after(db, streams[0]) == [Recorded(1, at, "a", KIND, "ünïcode ✓", dict(happened.details))]
+    assert await after(db, streams[0]) == [
+        Event(Cursor("stream", "1", 1), at, "a", KIND, "ünïcode ✓", dict(happened.details))
+    ]
 
 
 async def test_events_of_one_transaction_keep_their_order(db: Database, streams: list[ExperimentId]) -> None:
-    await append(db, streams[0], *(Event(KIND, f"actor {number}") for number in range(5)))
-    await append(db, streams[0], Event(KIND, "actor 5"))
+    await append(db, streams[0], *(Occurrence(KIND, f"actor {number}") for number in range(5)))
+    await append(db, streams[0], Occurrence(KIND, "actor 5"))
 
     found = await after(db, streams[0])
 
@@ -59,7 +62,7 @@ async def test_events_of_one_transaction_keep_their_order(db: Database, streams:
 
 
 async def test_page_ends_at_its_limit_and_the_next_begins_behind_it(db: Database, streams: list[ExperimentId]) -> None:
-    await append(db, streams[0], *(Event(KIND) for _ in range(5)))
+    await append(db, streams[0], *(Occurrence(KIND) for _ in range(5)))
 
     pages = [numbers(await after(db, streams[0], cursor, limit=2)) for cursor in (0, 2, 4, 5, 99)]
 
@@ -67,7 +70,7 @@ async def test_page_ends_at_its_limit_and_the_next_begins_behind_it(db: Database
 
 
 async def test_long_reason_is_cut(db: Database, streams: list[ExperimentId]) -> None:
-    await append(db, streams[0], Event(KIND, reason="x" * (REASON_CHARACTERS + 1)))
+    await append(db, streams[0], Occurrence(KIND, reason="x" * (REASON_CHARACTERS + 1)))
 
     [found] = await after(db, streams[0])
 
@@ -84,7 +87,7 @@ async def test_streams_are_without_a_gap_under_concurrent_writers_and_readers_mi
         try:
             async with db.write("append") as tx:
                 await experiments.lock(tx, stream)
-                await events.append(tx, stream, *(Event(KIND, f"writer {number}") for _ in range(1 + number % 3)))
+                await events.append(tx, stream, *(Occurrence(KIND, f"writer {number}") for _ in range(1 + number % 3)))
                 if number % 5 == 0:
                     raise ValueError("on purpose")
         except ValueError:
@@ -117,7 +120,7 @@ async def test_federation_has_a_stream_of_its_own(federation: World) -> None:
 
     async def write(number: int) -> None:
         async with federation.db.write("append") as tx:
-            await events.append_to_federation(tx, Event(KIND, f"{number}"), Event(KIND, f"{number} too"))
+            await events.append_to_federation(tx, Occurrence(KIND, f"{number}"), Occurrence(KIND, f"{number} too"))
 
     await asyncio.gather(*(write(number) for number in range(8)))
 

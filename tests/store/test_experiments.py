@@ -4,55 +4,55 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import literal_column, select, text
 from sqlalchemy.exc import IntegrityError
 
 from director.domain.types import ExperimentId, ExperimentState
 from director.effects import ManualClock
 from director.errors import AlreadyExists, ExperimentNotFound, ModelNotFound, Unavailable
-from director.store import experiments, models, tables
+from director.store import experiment_states, experiments, models
 from director.store.engine.database import Database
-from tests.store.words import change, clone, one, owned, rows, running
+from director.store.engine.topics import Topic
+from tests.store.words import owned, running
+from tests.tables import blob_rows, changes, event_rows, experiment_rows, result_rows
 from tests.world import PLAN, World
 
 S = ExperimentState
 TERMINAL = [state for state in S if state.terminal]
-LENGTHS = "SELECT queued_seconds, running_seconds FROM experiments"
 
 
 async def end(db: Database, experiment_id: ExperimentId, state: S, reason: str | None = None) -> bool:
     async with db.write("end") as tx:
         await experiments.lock(tx, experiment_id)
-        return await experiments.end(tx, experiment_id, state, reason=reason)
+        return await experiment_states.end(tx, experiment_id, state, reason=reason)
 
 
 async def start(db: Database, experiment_id: ExperimentId) -> bool:
     async with db.write("start") as tx:
         found = await experiments.lock(tx, experiment_id)
-        return await experiments.start(tx, experiment_id, eligible_at=found.eligible_at or found.submitted_at)
+        return await experiment_states.start(tx, experiment_id, eligible_at=found.eligible_at or found.submitted_at)
 
 
 @pytest.fixture
 async def pending(federation: World) -> ExperimentId:
     """A pending experiment."""
     await federation.register("a", "b")
-    return (await federation.submit()).experiment.id
+    return (await federation.submit()).id
 
 
 async def test_experiment_is_read_as_it_was_submitted(federation: World) -> None:
     await federation.register("a", "b")
-    view = await federation.submit(users=("friend", "researcher"), priority=-2)
+    submitted = await federation.submit(users=("friend", "researcher"), priority=-2)
 
     async with federation.db.read() as tx:
-        found = await experiments.get(tx, view.experiment.id)
+        found = await experiments.get(tx, submitted.id)
         now = await tx.now()
 
-    assert found == view.experiment
+    assert found == submitted
     assert (found.name, found.owner, found.state, found.priority) == ("experiment", "researcher", S.PENDING, -2)
     assert found.rank == found.submitted_at.timestamp() + 2 * 3600
     assert found.eligible_at == found.submitted_at <= now
     assert (found.fence, found.crashes, found.round, found.last_model) == (0, 0, 0, 0)
-    assert await rows(federation.db, "SELECT user_name FROM experiment_users") == ["friend"]
+    assert await experiment_rows.users(federation.db) == ["friend"]
 
 
 async def test_name_is_taken_until_the_experiment_is_removed(federation: World, pending: ExperimentId) -> None:
@@ -64,11 +64,11 @@ async def test_name_is_taken_until_the_experiment_is_removed(federation: World, 
         await federation.submit(submission_id="another-one")
     async with federation.db.write("remove") as tx:
         await models.drop_all(tx, pending)
-        assert await experiments.remove(tx, pending)
+        assert await experiment_states.remove(tx, pending)
         assert not await experiments.name_taken(tx, "experiment")
 
     again = await federation.submit(submission_id="another-one")
-    assert again.experiment.id != pending
+    assert again.id != pending
 
 
 async def test_submission_sent_many_times_at_once_is_one_experiment(federation: World) -> None:
@@ -78,8 +78,8 @@ async def test_submission_sent_many_times_at_once_is_one_experiment(federation: 
 
     assert all(not isinstance(outcome, BaseException) or isinstance(outcome, Unavailable) for outcome in outcomes)
     again = await federation.submit()
-    assert await rows(federation.db, "SELECT id FROM experiments") == [again.experiment.id]
-    assert await one(federation.db, "SELECT count(*) FROM blobs WHERE state = 'taken'") == 2
+    assert await experiment_rows.ids(federation.db) == [again.id]
+    assert (await blob_rows.states(federation.db)).count("taken") == 2
 
 
 async def test_two_submissions_of_one_name_at_once_are_one_experiment(federation: World) -> None:
@@ -92,78 +92,74 @@ async def test_two_submissions_of_one_name_at_once_are_one_experiment(federation
     refused = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     assert len(refused) == 3
     assert {type(each) for each in refused} == {AlreadyExists}
-    assert await one(federation.db, "SELECT count(*) FROM experiments") == 1
+    assert len(await experiment_rows.ids(federation.db)) == 1
 
 
 async def test_what_was_read_in_a_transaction_that_was_rolled_back_is_forgotten(
     federation: World, pending: ExperimentId
 ) -> None:
-    columns = [each for each in tables.experiments.c if each.name not in ("id", "name", "submission_id")]
-    kept = [literal_column("NULL") if each.name == "archive_blob_id" else each for each in columns]
-    ghost = select(literal_column("'ghost'"), literal_column("'ghost'"), *kept)
-    into = ["name", "submission_id", *(each.name for each in columns)]
-
     with pytest.raises(ValueError, match="on purpose"):
         async with federation.db.write("submit") as tx:
-            made = await tx.execute(tables.experiments.insert().from_select(into, ghost).returning(text("id")))
-            assert (await experiments.get(tx, made.scalar_one())).plan.rounds == 2
+            ghost = await changes.clone(tx, pending, "ghost")
+            assert (await experiments.get(tx, ghost)).plan.rounds == 2
             raise ValueError("on purpose")
 
     other = await federation.submit("other", plan=PLAN.replace("rounds: 2", "rounds: 3"))
-    assert other.experiment.plan.rounds == 3
+    assert other.plan.rounds == 3
 
 
 async def test_experiment_is_seen_by_its_owner_those_it_is_shared_with_and_operators(federation: World) -> None:
     await federation.register("a", "b")
-    shared = (await federation.submit("shared", users=("friend",))).experiment
-    own = (await federation.submit("own")).experiment
+    shared = await federation.submit("shared", users=("friend",))
+    own = await federation.submit("own")
 
     async def seen(caller: str | None) -> list[str]:
         async with federation.db.read() as tx:
             found = await experiments.listed(tx, caller=caller, before=None, limit=10)
-            assert {*await experiments.names(tx, [shared.id, own.id], caller=caller)} == {each.id for each in found}
-        return [each.name for each in found]
+            named = await experiments.identities(tx, [shared.id, own.id], caller=caller)
+        assert named == {number: (each.uid, each.name) for number, each in found}
+        return [each.name for _, each in found]
 
     assert await seen("researcher") == await seen(None) == ["own", "shared"]
     assert await seen("friend") == ["shared"]
     assert await seen("stranger") == []
     async with federation.db.read() as tx:
         assert (await experiments.find(tx, "shared", caller="friend")).id == shared.id
-        for name, caller in (("own", "friend"), ("shared", "stranger"), ("none", None)):
+        for which, caller in (("own", "friend"), (own.uid, "friend"), ("shared", "stranger"), ("none", None)):
             with pytest.raises(ExperimentNotFound):
-                await experiments.find(tx, name, caller=caller)
+                await experiments.find(tx, which, caller=caller)
 
 
 async def test_list_is_read_in_pages_newest_first(federation: World, pending: ExperimentId) -> None:
-    ids = [pending] + [await clone(federation.db, pending, f"clone {number}") for number in range(4)]
+    ids = [pending] + [await changes.clone(federation.db, pending, f"clone {number}") for number in range(4)]
 
     async with federation.db.read() as tx:
         first = await experiments.listed(tx, caller=None, before=None, limit=3)
-        second = await experiments.listed(tx, caller=None, before=first[-1].id, limit=3)
+        second = await experiments.listed(tx, caller=None, before=first[-1][0], limit=3)
 
-    assert [each.id for each in (*first, *second)] == ids[::-1]
+    assert [number for number, _ in (*first, *second)] == ids[::-1]
 
 
 async def test_experiment_starts_once(timed: World, clock: ManualClock) -> None:
     await timed.register("a", "b")
-    pending = (await timed.submit()).experiment.id
+    pending = (await timed.submit()).id
     clock.advance(timedelta(seconds=3))
 
     outcomes = await asyncio.gather(*(start(timed.db, pending) for _ in range(3)))
 
     assert sorted(outcomes) == [False, False, True]
-    assert await one(timed.db, LENGTHS) == (3.0, None)
+    assert await experiment_rows.lengths(timed.db) == [(3.0, None)]
 
 
 async def test_experiment_that_waits_for_a_review_does_not_start(federation: World) -> None:
     await federation.register("a", "b")
-    waiting = (await federation.submit(plan=f"{PLAN}\nreview: manual")).experiment
+    waiting = await federation.submit(plan=f"{PLAN}\nreview: manual")
     assert waiting.eligible_at is None
     assert not await start(federation.db, waiting.id)
 
     async with federation.db.write("approve") as tx:
-        assert await experiments.approve(tx, waiting.id, priority=1)
-        assert not await experiments.approve(tx, waiting.id, priority=1)
+        assert await experiment_states.approve(tx, waiting.id, priority=1)
+        assert not await experiment_states.approve(tx, waiting.id, priority=1)
 
     async with federation.db.read() as tx:
         approved = await experiments.get(tx, waiting.id)
@@ -174,10 +170,10 @@ async def test_experiment_that_waits_for_a_review_does_not_start(federation: Wor
 
 async def test_experiment_that_runs_or_ended_is_not_approved(federation: World) -> None:
     experiment_id = await running(federation)
-    await change(federation.db, "UPDATE experiments SET eligible_at = NULL")
+    await changes.make_ineligible(federation.db)
 
     async with federation.db.write("approve") as tx:
-        assert not await experiments.approve(tx, experiment_id, priority=0)
+        assert not await experiment_states.approve(tx, experiment_id, priority=0)
 
 
 @pytest.mark.parametrize("first", TERMINAL, ids=lambda state: state.value)
@@ -190,7 +186,8 @@ async def test_terminal_is_terminal(federation: World, pending: ExperimentId, fi
         assert not await end(federation.db, pending, second, "another reason")
     assert not await start(federation.db, pending)
 
-    assert await one(federation.db, "SELECT state, reason, fence FROM experiments") == (first, "the first reason", 1)
+    assert await experiment_rows.outcomes(federation.db) == [(first, "the first reason")]
+    assert await experiment_rows.fences(federation.db) == [1]
 
 
 @pytest.mark.parametrize(
@@ -211,16 +208,16 @@ async def test_ended_experiment_keeps_how_long_it_ran(timed: World, clock: Manua
 
     await end(timed.db, fence.experiment_id, S.FAILED)
 
-    assert await one(timed.db, LENGTHS) == (0.0, 60.0)
+    assert await experiment_rows.lengths(timed.db) == [(0.0, 60.0)]
 
 
 async def test_ended_experiment_wakes_whoever_waits_for_it(federation: World, pending: ExperimentId) -> None:
-    hints: list[object] = []
-    federation.db.on_commit = hints.extend
+    topics: list[object] = []
+    federation.db.on_commit = topics.extend
 
     await end(federation.db, pending, S.CANCELLED)
 
-    assert {*hints} == {("experiment", pending), ("admission", 0)}
+    assert {*topics} == {Topic.experiment(pending), Topic.admission()}
 
 
 async def test_experiment_is_removed_once_it_has_ended_and_keeps_its_history(
@@ -229,15 +226,16 @@ async def test_experiment_is_removed_once_it_has_ended_and_keeps_its_history(
     async def remove() -> bool:
         async with federation.db.write("remove") as tx:
             await experiments.lock(tx, pending)
-            return await experiments.remove(tx, pending)
+            return await experiment_states.remove(tx, pending)
 
     assert not await remove()
     await end(federation.db, pending, S.CANCELLED)
     assert await remove()
     assert not await remove()
 
-    assert await one(federation.db, "SELECT state, archive_blob_id FROM experiments") == ("cancelled", None)
-    assert await one(federation.db, "SELECT count(*) FROM events WHERE stream = :id", id=pending) > 0
+    assert await experiment_rows.states(federation.db) == ["cancelled"]
+    assert await experiment_rows.archives(federation.db) == [None]
+    assert await event_rows.of(federation.db, pending)
     async with federation.db.read() as tx:
         assert await experiments.listed(tx, caller=None, before=None, limit=10) == []
         assert (await experiments.get(tx, pending)).removed_at is not None
@@ -250,10 +248,11 @@ async def test_models_of_a_removed_experiment_are_dropped(federation: World, pen
         model = await models.get(tx, pending, 0)
         await models.drop_all(tx, pending)
 
-    assert await rows(federation.db, "SELECT digest, payload_blob_id FROM models") == [(model.digest, None)]
-    assert await one(federation.db, "SELECT state FROM blobs WHERE id = :id", id=model.blob.id) == "complete"
+    assert await result_rows.model_digests(federation.db) == [(0, model.digest)]
+    assert await result_rows.model_blobs(federation.db) == [None]
+    assert await blob_rows.state(federation.db, model.blob.id) == "complete"
     async with federation.db.read() as tx:
-        with pytest.raises(ModelNotFound, match="kept no longer"):
+        with pytest.raises(ModelNotFound, match="no longer kept"):
             await models.get(tx, pending, 0)
         with pytest.raises(ModelNotFound, match="no model 1"):
             await models.get(tx, pending, 1)
@@ -267,19 +266,7 @@ async def test_unknown_experiment_can_be_neither_read_nor_locked(db: Database) -
             await experiments.lock(tx, ExperimentId(1))
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        "state = 'unheard of'",
-        "state = 'finished'",
-        "finished_at = submitted_at",
-        "removed_at = submitted_at",
-        "state = 'in_progress'",
-        "rounds_total = 0",
-        "archive_blob_id = 99",
-        "director_id = 'nobody'",
-    ],
-)
+@pytest.mark.parametrize("wrong", changes.FORBIDDEN)
 async def test_row_that_breaks_an_invariant_is_refused(federation: World, pending: ExperimentId, wrong: str) -> None:
     with pytest.raises(IntegrityError):
-        await change(federation.db, f"UPDATE experiments SET {wrong}")
+        await changes.break_experiments(federation.db, wrong)

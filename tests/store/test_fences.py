@@ -12,11 +12,11 @@ from director.services import endings
 from director.store import experiments, leases
 from director.store.engine.database import Database
 from director.store.leases import Fence
-from tests.store.words import change, claim, die, only_postgresql, owned, rows, waits
+from tests.store.words import claim, die, only_postgresql, owned, waits
+from tests.tables import changes, experiment_rows, round_rows
 from tests.world import World
 
 RUNNING = (ExperimentState.IN_PROGRESS,)
-OWNERS = "SELECT id, director_id, fence FROM experiments ORDER BY id"
 
 
 async def hold(db: Database, fence: Fence, states: tuple[ExperimentState, ...] = RUNNING) -> None:
@@ -65,7 +65,7 @@ async def test_owner_whose_experiment_was_taken_over_is_refused(db: Database, un
         await hold(db, old)
     async with db.write("release") as tx:
         assert not await leases.release(tx, old)
-    assert await rows(db, OWNERS) == [(unowned, "two", 2)]
+    assert await experiment_rows.owners(db) == [(unowned, "two", 2)]
 
 
 @pytest.mark.parametrize(
@@ -80,14 +80,14 @@ async def test_ended_experiment_has_no_owner(db: Database, unowned: ExperimentId
         await experiments.lock(tx, unowned)
         await endings.end(tx, unowned, state)
 
-    assert await rows(db, OWNERS) == [(unowned, None, 2)]
+    assert await experiment_rows.owners(db) == [(unowned, None, 2)]
     with pytest.raises(LeaseLost):
         await hold(db, fence, tuple(ExperimentState))
 
 
 async def test_loop_of_a_director_that_lost_the_experiment_writes_nothing(federation: World) -> None:
     fence = await owned(federation)
-    await change(federation.db, "UPDATE experiments SET fence = fence + 1")
+    await changes.raise_fences(federation.db)
 
     with pytest.raises(LeaseLost):
         await federation.steps(fence).next()
@@ -96,8 +96,8 @@ async def test_loop_of_a_director_that_lost_the_experiment_writes_nothing(federa
     with pytest.raises(LeaseLost):
         await federation.steps(fence).give_up("it does not work here")
 
-    assert await rows(federation.db, "SELECT number FROM rounds") == []
-    assert await rows(federation.db, "SELECT state, reason FROM experiments") == [("in_progress", None)]
+    assert await round_rows.numbers(federation.db) == []
+    assert await experiment_rows.outcomes(federation.db) == [("in_progress", None)]
 
 
 @only_postgresql

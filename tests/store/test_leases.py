@@ -10,7 +10,8 @@ from director.domain.types import DirectorId
 from director.effects import ManualClock
 from director.store import leases
 from director.store.engine.database import Database
-from tests.store.words import LEASE, PATIENCE, die, enter, holding, only_postgresql, rows
+from tests.store.words import LEASE, PATIENCE, die, enter, only_postgresql
+from tests.tables import locks, presence_rows
 from tests.world import World
 
 SECOND = timedelta(seconds=1)
@@ -61,7 +62,7 @@ async def test_those_whose_lease_expired_are_reaped_once(timed_db: Database, clo
     assert "early" in await reap(timed_db)
 
     assert await reap(timed_db) == []
-    assert await rows(timed_db, "SELECT id FROM directors WHERE reaped_at IS NULL") == ["late"]
+    assert await presence_rows.directors_alive(timed_db) == ["late"]
     clock.advance(SECOND)
     assert await reap(timed_db) == ["late"]
 
@@ -83,7 +84,7 @@ async def test_survivor_reaps_all_others_whatever_their_lease(timed_db: Database
     dead = await reap(timed_db, survivor=DirectorId("me"))
 
     assert {"two", "three"} < {*dead}
-    assert await rows(timed_db, "SELECT id FROM directors WHERE reaped_at IS NULL") == ["me"]
+    assert await presence_rows.directors_alive(timed_db) == ["me"]
 
 
 async def test_retired_director_is_dead(timed_db: Database) -> None:
@@ -99,17 +100,16 @@ async def test_retired_director_is_dead(timed_db: Database) -> None:
 async def test_director_that_was_declared_dead_keeps_that_instant_when_it_leaves(
     timed_db: Database, clock: ManualClock
 ) -> None:
-    instants = "SELECT expires_at, reaped_at FROM directors WHERE id = 'one'"
     await enter(timed_db, "one")
     clock.advance(LEASE)
     await reap(timed_db)
-    before = await rows(timed_db, instants)
+    before = await presence_rows.lease(timed_db, "one")
     clock.advance(SECOND)
 
     async with timed_db.write("retire") as tx:
         await leases.retire(tx, DirectorId("one"))
 
-    assert await rows(timed_db, instants) == before
+    assert await presence_rows.lease(timed_db, "one") == before
 
 
 async def test_next_expiry_is_that_of_the_first_other_director_alive(timed: World, clock: ManualClock) -> None:
@@ -131,7 +131,7 @@ async def test_next_expiry_is_that_of_the_first_other_director_alive(timed: Worl
 @only_postgresql
 async def test_reaping_is_not_stopped_by_a_renewal_that_is_stuck(db: Database) -> None:
     await enter(db, "stuck", "other", lease=timedelta(seconds=-1))
-    async with holding(db, "SELECT 1 FROM directors WHERE id = 'stuck' FOR NO KEY UPDATE"):
+    async with locks.director(db, "stuck"):
         assert await asyncio.wait_for(reap(db), PATIENCE) == ["other"]
 
     assert await reap(db) == ["stuck"]

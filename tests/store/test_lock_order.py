@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import director
-from director.domain.messages import Heartbeat
-from director.domain.types import ExperimentId
+from director.domain.commands import Heartbeat, ModelReference
+from director.domain.envoy import Engagement
+from director.domain.experiment import Failure
 from director.effects import ManualClock, SeededEntropy
 from director.errors import Corrupt, InvalidArgument, InvalidPlan, RoundClosed
 from director.services import backups, uploads
 from director.services.runtime import Caller
-from director.store.envoys import Engagement
 from director.store.leases import Fence
 from director.store.tables import metadata
 from tests.conftest import lent
@@ -31,7 +31,7 @@ from tests.world import PLAN, RESEARCHER, World, chunks_of, content_of, world
 CHANGE = "experiments → rounds → assignments → collaborators → contributions, models, blobs"
 LOCKS = {
     "submit": "blobs (skip) → experiments",
-    "admission": "duties → experiments (skip) → rounds → assignments → collaborators",
+    "admission": "periodic_jobs → experiments (skip) → rounds → assignments → collaborators",
     "claim": "experiments (skip)",
     "review": CHANGE,
     "open round": CHANGE,
@@ -54,13 +54,19 @@ LOCKS = {
     "free": "experiments (skip)",
     "leave": "directors → federations",
     "tick": "service_clocks (skip)",
-    "sessions": "duties (skip) → envoy_sessions → federations",
+    "sessions": "periodic_jobs (skip) → envoy_sessions → federations",
     "heartbeats": "heartbeats (skip)",
     "register": "shards → heartbeats → federations",
+    "leave envoy": "heartbeats → envoy_sessions → federations",
+    "retire envoy": "shards → heartbeats → envoy_sessions → federations",
+    "restore envoy": "shards → federations",
+    "release retired": "experiments → rounds → assignments → collaborators",
     "begin submission": "blobs",
     "begin upload": "blobs",
     "put chunk": "blobs",
     "seal upload": "blobs",
+    "copy chunks": "blobs",
+    "seal copy": "blobs",
     "give up upload": "blobs",
     "refuse submission": "blobs",
     "begin fold": "blobs",
@@ -110,19 +116,22 @@ async def whole_life(url: str) -> Mapping[str, list[Record]]:
     ):
         with recorded(one.db, two.db, tables=[table.name for table in metadata.sorted_tables]) as found:
             await one.register("a", "b")
-            await one.process.envoys.heartbeat(Heartbeat("a", is_experiment_running=False))
+            await one.process.envoys.heartbeat(Heartbeat("a", experiment_running=False))
             await trained_to_the_end(one)
             await trained_a_model_of_no_bytes(one)
             await renewed(one, two)
             await ended_early(one)
             await renewed(one, two)
             await reviewed(one, two)
+            await came_and_went(one)
+            await began_with_a_copy(one)
+            await renewed(one, two)
             await uploaded_in_vain(one)
-            await one.process.periodic_jobs.once()
+            await one.do_periodic_jobs()
             await one.process.experiments.remove("finished", RESEARCHER)
             await outlived(one, two, clock)
             await live(two, clock, 300)
-            await one.process.periodic_jobs.once()
+            await one.do_periodic_jobs()
             await one.process.presence.enter()
             await backups.begin_epoch(one.db, SeededEntropy(3))
             await one.process.presence.leave()
@@ -165,7 +174,9 @@ async def trained_a_model_of_no_bytes(one: World) -> None:
 async def ended_early(one: World) -> None:
     fence, given = await begun(one, "failed")
     await one.finish_round({"a": given["a"]})
-    await one.process.envoys.report_failure("b", ExperimentId(fence.experiment_id), attempt=1, error="no memory")
+    await one.process.envoys.report_failure(
+        "b", given["b"].experiment_uid, attempt=given["b"].attempt, failure=Failure("no memory")
+    )
     await one.drive(fence)
     fence, given = await begun(one, "given up")
     await one.finish_round({"a": given["a"]})
@@ -189,6 +200,22 @@ async def reviewed(one: World, two: World) -> None:
     while await steps.next() is not None:
         pass
     await one.process.experiments.cancel("asked about", RESEARCHER)
+
+
+async def came_and_went(one: World) -> None:
+    [session] = await one.register("c")
+    await one.process.envoys.leave("c", session.id)
+    await one.register("c")
+    await begun(one, "with one that is retired", envoys=("a", "b", "c"))
+    await one.process.federation.retire("c", OPERATOR)
+    await one.process.federation.restore("c", OPERATOR)
+    await one.process.experiments.cancel("with one that is retired", RESEARCHER)
+
+
+async def began_with_a_copy(one: World) -> None:
+    uid = (await one.row("finished")).uid
+    await one.submit("copied", model=ModelReference(uid, 1))
+    await one.process.experiments.cancel("copied", RESEARCHER)
 
 
 async def uploaded_in_vain(one: World) -> None:

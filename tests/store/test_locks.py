@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from sqlalchemy import text
 
 from director.domain.types import DirectorId, ExperimentId, ExperimentState
 from director.store import experiments, leases, pending, queues
 from director.store.engine.database import Transaction
 from director.store.leases import Fence
-from tests.store.words import LEASE, PATIENCE, RULES, change, enter, only_postgresql, running, waits
+from tests.store.words import LEASE, PATIENCE, RULES, enter, only_postgresql, running, waits
+from tests.tables import changes
 from tests.world import World
 
 pytestmark = only_postgresql
@@ -24,7 +24,8 @@ async def lock(tx: Transaction, experiment_id: ExperimentId) -> object:
 
 
 async def hold(tx: Transaction, experiment_id: ExperimentId) -> object:
-    await tx.execute(text("UPDATE experiments SET director_id = 'one', fence = 7"))
+    await changes.give_to(tx, DIRECTOR)
+    await changes.set_fences(tx, 7)
     await leases.hold(tx, Fence(experiment_id, DIRECTOR, 7), BUSY)
     return True
 
@@ -35,8 +36,8 @@ async def claim(tx: Transaction, experiment_id: ExperimentId) -> object:
 
 
 async def free(tx: Transaction, experiment_id: ExperimentId) -> object:
-    await tx.execute(text("UPDATE directors SET reaped_at = expires_at"))
-    await tx.execute(text("UPDATE experiments SET director_id = 'one'"))
+    await changes.declare_dead(tx)
+    await changes.give_to(tx, DIRECTOR)
     return await leases.free(tx)
 
 
@@ -46,7 +47,7 @@ async def hand_out(tx: Transaction, experiment_id: ExperimentId) -> object:
 
 
 async def admit(tx: Transaction, experiment_id: ExperimentId) -> object:
-    await tx.execute(text("UPDATE experiments SET state = 'pending', started_at = NULL"))
+    await changes.make_pending(tx)
     return (await pending.read(tx, lease=LEASE)).locked
 
 
@@ -66,7 +67,6 @@ async def test_whoever_takes_an_experiment_keeps_others_waiting_but_not_rows_tha
         another = asyncio.create_task(take_as_well())
         assert await waits(another)
 
-        referring = "INSERT INTO experiment_users VALUES (:id, 'somebody')"
-        await asyncio.wait_for(change(federation.db, referring, id=experiment_id), PATIENCE)
+        await asyncio.wait_for(changes.share(federation.db, experiment_id, "somebody"), PATIENCE)
 
     await another

@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
+from director.domain.history import Cursor, Measured, Metric
 from director.domain.types import ExperimentId
 from director.store import experiments, metrics
 from director.store.engine.columns import Real
 from director.store.engine.database import Database
-from director.store.metrics import Measured, Recorded
-from tests.store.words import clone, one, rows, running
+from tests.store.words import running
+from tests.tables import changes, experiment_rows, result_rows
 from tests.world import World
 
 
@@ -28,9 +29,9 @@ async def append(db: Database, experiment_id: ExperimentId, *measured: Measured)
         await metrics.append(tx, experiment_id, measured)
 
 
-async def after(db: Database, experiment_id: ExperimentId, seq: int = 0, *, limit: int = 1000) -> list[Recorded]:
+async def after(db: Database, experiment_id: ExperimentId, seq: int = 0, *, limit: int = 1000) -> list[Metric]:
     async with db.read() as tx:
-        return await metrics.after(tx, experiment_id, seq, limit=limit)
+        return await metrics.after(tx, experiment_id, seq, name="stream", epoch="1", limit=limit)
 
 
 def loss(value: float, *, round_number: int = 1, origin: str = "a") -> Measured:
@@ -42,7 +43,7 @@ async def test_metric_is_read_as_it_was_measured(db: Database, experiment_id: Ex
         await metrics.append(tx, experiment_id, [Measured(3, "ä", "validate", "loss ✓", 0.1)])
         at = await tx.now()
 
-    assert await after(db, experiment_id) == [Recorded(3, "ä", "validate", "loss ✓", 0.1, 1, at)]
+    assert await after(db, experiment_id) == [Metric(Cursor("stream", "1", 1), "ä", "validate", "loss ✓", 0.1, 3, at)]
 
 
 @pytest.mark.parametrize(
@@ -64,8 +65,8 @@ async def test_nan_comes_back_and_averages_in_sql_pass_it_over(db: Database, exp
     found = await after(db, experiment_id)
 
     assert [math.isnan(each.value) for each in found] == [True, False, False]
-    assert await one(db, "SELECT avg(value) FROM metrics") == 2.0
-    assert await one(db, "SELECT value FROM metrics WHERE seq = 1") is None
+    assert await result_rows.mean_metric_by_sql(db) == 2.0
+    assert [each.value for each in await result_rows.metrics(db)] == [None, 1.0, 3.0]
 
 
 def test_only_nan_is_stored_as_null() -> None:
@@ -80,7 +81,7 @@ def test_only_nan_is_stored_as_null() -> None:
 async def test_nothing_measured_changes_nothing(db: Database, experiment_id: ExperimentId) -> None:
     await append(db, experiment_id)
 
-    assert await one(db, "SELECT metric_seq FROM experiments") == 0
+    assert await experiment_rows.numbers_of_metrics(db) == [0]
 
 
 async def test_metrics_keep_the_order_they_were_given_in(db: Database, experiment_id: ExperimentId) -> None:
@@ -90,32 +91,29 @@ async def test_metrics_keep_the_order_they_were_given_in(db: Database, experimen
 
     found = await after(db, experiment_id)
 
-    assert [(each.seq, each.value) for each in found] == [*enumerate([*values, 3.0], start=1)]
-    assert [each.seq for each in await after(db, experiment_id, 2, limit=2)] == [3, 4]
+    assert [(each.cursor.seq, each.value) for each in found] == [*enumerate([*values, 3.0], start=1)]
+    assert [each.cursor.seq for each in await after(db, experiment_id, 2, limit=2)] == [3, 4]
 
 
 async def test_metrics_are_read_in_order_however_they_lie(db: Database, experiment_id: ExperimentId) -> None:
-    row = {"experiment_id": experiment_id, "round": 1, "origin": "a", "task": "train", "name": "loss", "value": 1.0}
-    async with db.write("append") as tx:
-        at = await tx.now()
-        await tx.add(metrics.metrics, *(row | {"seq": seq, "recorded_at": at} for seq in (3, 1, 4, 2)))
+    await changes.add_metrics(db, experiment_id, [3, 1, 4, 2])
 
-    assert [each.seq for each in await after(db, experiment_id)] == [1, 2, 3, 4]
+    assert [each.cursor.seq for each in await after(db, experiment_id)] == [1, 2, 3, 4]
 
 
 async def test_metrics_of_a_round_are_its_own(db: Database, experiment_id: ExperimentId) -> None:
-    await append(db, experiment_id, *(loss(float(number), round_number=number) for number in (1, 2, 1)))
-    other = await clone(db, experiment_id, "other", metric_seq=0)
+    await append(db, experiment_id, loss(0.1), loss(0.2, round_number=2), loss(0.3))
+    other = await changes.clone(db, experiment_id, "other")
     await append(db, other, loss(9.0))
 
     async with db.read() as tx:
         found = await metrics.of_round(tx, experiment_id, 1)
 
-    assert [each.seq for each in found] == [1, 3]
+    assert found == [loss(0.1), loss(0.3)]
 
 
 async def test_streams_are_without_a_gap_under_concurrent_writers(db: Database, experiment_id: ExperimentId) -> None:
-    other = await clone(db, experiment_id, "other")
+    other = await changes.clone(db, experiment_id, "other")
 
     async def write(number: int) -> None:
         await append(
@@ -125,7 +123,7 @@ async def test_streams_are_without_a_gap_under_concurrent_writers(db: Database, 
     async def follow(stream: ExperimentId, count: int) -> list[int]:
         found: list[int] = []
         while len(found) < count:
-            found += [each.seq for each in await after(db, stream, found[-1] if found else 0, limit=7)]
+            found += [each.cursor.seq for each in await after(db, stream, found[-1] if found else 0, limit=7)]
             await asyncio.sleep(0)
         return found
 
@@ -138,5 +136,5 @@ async def test_streams_are_without_a_gap_under_concurrent_writers(db: Database, 
         )
 
     assert seen == [list(range(1, count + 1)) for count in counts]
-    origins = await rows(db, "SELECT origin FROM metrics WHERE experiment_id = :id ORDER BY seq", id=other)
+    origins = [each.origin for each in await result_rows.metrics(db, other)]
     assert len([*itertools.groupby(origins)]) == 20, "what one transaction wrote stays together"

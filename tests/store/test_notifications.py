@@ -1,4 +1,4 @@
-"""Hints reach the other directors, each at once, and a stretch without them is made up for (PostgreSQL)."""
+"""Topics reach the other directors, each at once, and a stretch without them is made up for (PostgreSQL)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from director.store.engine import notifications
-from director.store.engine.database import Hint
+from director.effects import SeededEntropy
+from director.services.supervision import supervise
 from director.store.engine.notifications import Notifications
+from director.store.engine.topics import Topic
 from tests.store.words import SOON, only_postgresql
 
 pytestmark = only_postgresql
@@ -21,22 +22,22 @@ class Listener:
     """A director that listens, and what it heard."""
 
     def __init__(self, url: str) -> None:
-        self.heard: asyncio.Queue[Hint] = asyncio.Queue()
+        self.heard: asyncio.Queue[Topic] = asyncio.Queue()
         self.connected: asyncio.Queue[None] = asyncio.Queue()
         self.notifications = Notifications(url, received=self.receive, missed=lambda: self.connected.put_nowait(None))
 
-    def receive(self, hints: Sequence[Hint]) -> None:
-        for hint in hints:
-            self.heard.put_nowait(hint)
+    def receive(self, topics: Sequence[Topic]) -> None:
+        for topic in topics:
+            self.heard.put_nowait(topic)
 
-    async def hears(self) -> Hint:
+    async def hears(self) -> Topic:
         return await asyncio.wait_for(self.heard.get(), PATIENCE)
 
 
 @asynccontextmanager
 async def listening(url: str) -> AsyncIterator[Listener]:
     listener = Listener(url)
-    task = asyncio.create_task(listener.notifications.run())
+    task = asyncio.create_task(supervise("notifications", listener.notifications.run, SeededEntropy(1)))
     try:
         await asyncio.wait_for(listener.connected.get(), PATIENCE)
         yield listener
@@ -45,31 +46,30 @@ async def listening(url: str) -> AsyncIterator[Listener]:
         await asyncio.wait([task])
 
 
-async def test_hint_reaches_every_other_director_and_not_its_sender(database_url: str) -> None:
+async def test_topic_reaches_every_other_director_and_not_its_sender(database_url: str) -> None:
     async with listening(database_url) as sender, listening(database_url) as one, listening(database_url) as two:
-        sender.notifications.send([("envoy", "ä / 'x'"), ("experiment", 3)])
+        sender.notifications.send([Topic.envoy("ä / 'x'"), Topic.experiment(3)])
 
         for listener in (one, two):
-            assert {await listener.hears(), await listener.hears()} == {("envoy", "ä / 'x'"), ("experiment", 3)}
+            assert {await listener.hears(), await listener.hears()} == {Topic.envoy("ä / 'x'"), Topic.experiment(3)}
         await asyncio.sleep(SOON)
         assert sender.heard.empty()
 
 
-async def test_hints_that_arrive_together_are_told_once(database_url: str) -> None:
+async def test_topics_that_arrive_together_are_told_once(database_url: str) -> None:
     async with listening(database_url) as sender, listening(database_url) as other:
         for _ in range(50):
-            sender.notifications.send([("claim", 0)])
-        sender.notifications.send([("admission", 0)])
+            sender.notifications.send([Topic.claim()])
+        sender.notifications.send([Topic.admission()])
 
-        assert {await other.hears(), await other.hears()} == {("claim", 0), ("admission", 0)}
+        assert {await other.hears(), await other.hears()} == {Topic.claim(), Topic.admission()}
         await asyncio.sleep(SOON)
         assert other.heard.empty()
 
 
 async def test_director_that_lost_its_connection_looks_at_everything_and_hears_again(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(notifications, "RETRY_SECONDS", 0.01)
     async with listening(database_url) as sender, listening(database_url) as other:
         connection = await asyncpg.connect(database_url)
         await connection.execute(
@@ -80,20 +80,19 @@ async def test_director_that_lost_its_connection_looks_at_everything_and_hears_a
         for listener in (sender, other):
             await asyncio.wait_for(listener.connected.get(), PATIENCE)
 
-        sender.notifications.send([("claim", 0)])
+        sender.notifications.send([Topic.claim()])
 
-        assert await other.hears() == ("claim", 0)
+        assert await other.hears() == Topic.claim()
+    assert {record.levelname for record in caplog.records} == {"WARNING"}, "a wait, not a defect"
 
 
-async def test_hint_sent_while_there_is_no_connection_goes_out_with_the_next(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_topic_sent_while_there_is_no_connection_goes_out_with_the_next(database_url: str) -> None:
     async with listening(database_url) as other:
         early = Listener(database_url)
-        early.notifications.send([("claim", 0)])
-        task = asyncio.create_task(early.notifications.run())
+        early.notifications.send([Topic.claim()])
+        task = asyncio.create_task(early.notifications.run(lambda: None))
 
-        assert await other.hears() == ("claim", 0)
+        assert await other.hears() == Topic.claim()
 
         task.cancel()
         await asyncio.wait([task])

@@ -8,7 +8,7 @@ from director.errors import InvalidArgument, PreconditionFailed, Unavailable
 from director.store.engine import schema
 from director.store.engine.opening import open_database, sqlite_path
 from director.store.engine.sqlite import lock_file
-from tests.store.words import one
+from tests.tables.statements import one
 
 
 def test_url_names_a_file_or_a_server() -> None:

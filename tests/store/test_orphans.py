@@ -7,37 +7,34 @@ from datetime import timedelta
 from director.domain.types import DirectorId, ExperimentId
 from director.effects import ManualClock
 from director.store import experiments, leases
-from director.store.engine.database import Database, Hint
+from director.store.engine.database import Database
+from director.store.engine.topics import Topic
 from director.store.leases import Fence
-from tests.store.words import PATIENCE, change, claim, clone, die, enter, holding, one, only_postgresql, owned, rows
+from tests.store.words import PATIENCE, claim, die, enter, only_postgresql, owned
+from tests.tables import changes, experiment_rows, locks, presence_rows, round_rows
 from tests.world import World, world
 
 SECOND = timedelta(seconds=1)
-OWNERS = "SELECT id, director_id, fence FROM experiments ORDER BY id"
 
 
 async def test_only_the_dead_lose_what_they_owned(db: Database, unowned: ExperimentId) -> None:
-    other = await clone(db, unowned, "other", rank=float("inf"))
+    other = await changes.clone(db, unowned, "other", rank=float("inf"))
     await claim(db, "one", limit=1)
     await claim(db, "two")
-    hints: list[Hint] = []
-    db.on_commit = hints.extend
+    topics: list[Topic] = []
+    db.on_commit = topics.extend
 
     assert await die(db, "one") == [unowned]
 
-    assert await rows(db, OWNERS) == [(unowned, None, 1), (other, "two", 1)]
-    assert ("claim", 0) in hints
+    assert await experiment_rows.owners(db) == [(unowned, None, 1), (other, "two", 1)]
+    assert Topic.claim() in topics
     assert await die(db) == []
 
 
 async def crash(db: Database, experiment_id: ExperimentId, director: str) -> tuple[int, timedelta]:
     """Have a director claim the experiment and die of it; return the crashes counted, and the pause that follows."""
-    await change(
-        db,
-        "UPDATE experiments SET director_id = :director, fence = fence + 1 WHERE id = :id",
-        director=director,
-        id=experiment_id,
-    )
+    await changes.give_experiment_to(db, experiment_id, director)
+    await changes.raise_fence(db, experiment_id)
     await die(db, director)
     async with db.read() as tx:
         found = await experiments.get(tx, experiment_id)
@@ -48,7 +45,7 @@ async def test_death_while_a_round_collects_is_nobodys_fault(timed: World) -> No
     fence = await owned(timed)
     await timed.drive(fence)
     await enter(timed.db, "one")
-    assert await rows(timed.db, "SELECT state FROM rounds") == ["collecting"]
+    assert await round_rows.states(timed.db) == ["collecting"]
 
     assert await crash(timed.db, fence.experiment_id, "one") == (0, timedelta(0))
 
@@ -59,7 +56,7 @@ async def aggregating(federation: World) -> ExperimentId:
     await federation.drive(fence)
     await federation.finish_round({"a": await federation.wait("a")})
     assert await federation.steps(fence).next() == 0.0
-    assert await rows(federation.db, "SELECT state FROM rounds") == ["aggregating"]
+    assert await round_rows.states(federation.db) == ["aggregating"]
     return fence.experiment_id
 
 
@@ -81,7 +78,7 @@ async def test_experiment_that_keeps_crashing_is_not_claimed_before_its_pause_is
     timed: World, clock: ManualClock
 ) -> None:
     experiment_id = await aggregating(timed)
-    await change(timed.db, "UPDATE experiments SET crashes = 2")
+    await changes.count_crashes(timed.db, 2)
     await enter(timed.db, "one", "two")
     await crash(timed.db, experiment_id, "one")
     clock.advance(9 * SECOND)
@@ -94,7 +91,7 @@ async def test_experiment_that_keeps_crashing_is_not_claimed_before_its_pause_is
 
 async def test_pause_does_not_outlast_a_clock_that_went_back(timed: World, clock: ManualClock) -> None:
     experiment_id = await aggregating(timed)
-    await change(timed.db, "UPDATE experiments SET crashes = 2")
+    await changes.count_crashes(timed.db, 2)
     await enter(timed.db, "one", "two")
     await crash(timed.db, experiment_id, "one")
 
@@ -111,19 +108,19 @@ async def test_crashes_are_forgotten_once_a_round_closes(timed: World) -> None:
 
     await timed.drive(fence)
 
-    assert await one(timed.db, "SELECT crashes FROM experiments") == 0
-    assert await rows(timed.db, "SELECT state FROM rounds ORDER BY number") == ["closed", "collecting"]
+    assert await experiment_rows.crashes(timed.db) == [0]
+    assert await round_rows.states(timed.db) == ["closed", "collecting"]
 
 
 async def test_crashes_are_forgotten_once_a_round_freezes(timed: World) -> None:
     fence = await owned(timed, envoys=("a",))
     await timed.drive(fence)
     await timed.finish_round({"a": await timed.wait("a")})
-    await change(timed.db, "UPDATE experiments SET crashes = 2")
+    await changes.count_crashes(timed.db, 2)
 
     await timed.steps(fence).next()
 
-    assert await one(timed.db, "SELECT crashes FROM experiments") == 0
+    assert await experiment_rows.crashes(timed.db) == [0]
 
 
 async def test_death_during_a_review_counts(migrated_url: str) -> None:
@@ -132,14 +129,14 @@ async def test_death_during_a_review_counts(migrated_url: str) -> None:
         view = await federation.submit(envoys=("a",))
         await enter(federation.db, "one")
 
-        assert (await crash(federation.db, view.experiment.id, "one"))[0] == 1
+        assert (await crash(federation.db, view.id, "one"))[0] == 1
 
 
 @only_postgresql
 async def test_freeing_passes_by_what_is_locked(db: Database, unowned: ExperimentId) -> None:
-    other = await clone(db, unowned, "other")
+    other = await changes.clone(db, unowned, "other")
     await claim(db, "one")
-    async with holding(db, "SELECT 1 FROM experiments WHERE id = :id FOR NO KEY UPDATE", id=unowned):
+    async with locks.experiment(db, unowned):
         assert await asyncio.wait_for(die(db, "one"), PATIENCE) == [other]
 
     assert await die(db) == [unowned]
@@ -151,21 +148,21 @@ async def test_what_is_locked_when_its_owner_is_reaped_is_freed_at_a_later_look(
 ) -> None:
     db, presence = federation.db, federation.process.presence
     await claim(db, "one")
-    await change(db, "UPDATE directors SET expires_at = started_at WHERE id = 'one'")
-    async with holding(db, "SELECT 1 FROM experiments WHERE id = :id FOR NO KEY UPDATE", id=unowned):
+    await changes.expire_lease(db, "one")
+    async with locks.experiment(db, unowned):
         await asyncio.wait_for(presence.expire_leases(), PATIENCE)
-    assert await rows(db, "SELECT id FROM directors WHERE reaped_at IS NOT NULL") == ["one"]
-    assert await rows(db, OWNERS) == [(unowned, "one", 1)]
+    assert await presence_rows.directors_dead(db) == ["one"]
+    assert await experiment_rows.owners(db) == [(unowned, "one", 1)]
 
     await presence.expire_leases()
 
-    assert await rows(db, OWNERS) == [(unowned, None, 1)]
+    assert await experiment_rows.owners(db) == [(unowned, None, 1)]
 
 
 async def test_released_experiment_can_be_claimed_at_once(db: Database, unowned: ExperimentId) -> None:
     [fence], _ = await claim(db, "one")
-    hints: list[Hint] = []
-    db.on_commit = hints.extend
+    topics: list[Topic] = []
+    db.on_commit = topics.extend
 
     async with db.write("release") as tx:
         assert not await leases.release(tx, replace(fence, number=0))
@@ -174,5 +171,5 @@ async def test_released_experiment_can_be_claimed_at_once(db: Database, unowned:
     async with db.write("release") as tx:
         assert not await leases.release(tx, fence)
 
-    assert hints.count(("claim", 0)) == 1
+    assert topics.count(Topic.claim()) == 1
     assert (await claim(db, "two"))[0] == [Fence(unowned, DirectorId("two"), 2)]

@@ -1,7 +1,6 @@
 """What is away, full or stuck is said to be so; what was acknowledged is there, and what was not is not."""
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
@@ -14,28 +13,28 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from director.errors import ResourceExhausted, Unavailable
+from director.errors import DiskFull, Overloaded, Unavailable
 from director.store.engine import postgresql, schema, sqlite
 from director.store.engine.database import Database
 from director.store.engine.opening import open_database
-from director.store.tables import duties
+from director.store.engine.topics import Topic
 from tests.postgres import PostgresServer
-from tests.store.words import DUTIES, PATIENCE, one, only_postgresql, only_sqlite, rows, write
+from tests.store.words import PATIENCE, only_postgresql, only_sqlite
+from tests.tables import changes, scratch_rows
+from tests.tables.scratch_rows import write
+from tests.tables.statements import one
 
 
 @only_sqlite
 async def test_writer_holds_the_file_from_its_beginning(plain: Database) -> None:
     async with plain.write("test") as tx:
-        await tx.execute(text(DUTIES))
+        await scratch_rows.names(tx)
 
-        with (
-            contextlib.closing(sqlite3.connect(plain.url.removeprefix("sqlite:///"), timeout=0)) as another,
-            pytest.raises(sqlite3.OperationalError, match="locked"),
-        ):
-            another.execute("INSERT INTO duties VALUES ('between')")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            scratch_rows.write_from_outside(plain.url)
 
-        await tx.add(duties, {"name": "own"})
-    assert await rows(plain, DUTIES) == ["own"]
+        await scratch_rows.add(tx, "own")
+    assert await scratch_rows.names(plain) == ["own"]
 
 
 @only_sqlite
@@ -67,14 +66,14 @@ async def test_rows_that_a_stuck_server_does_not_take_are_given_up_in_time(
     monkeypatch.setattr(postgresql, "connect", hasty)
     db = open_database(plain.url)
     stuck: list[int] = []
-    many = [{"name": f"{number:032}"} for number in range(50_000)]
+    many = [f"{number:032}" for number in range(50_000)]
 
     async def insert() -> None:
         async with db.write("test") as tx:
             stuck.append((await tx.execute(text("SELECT pg_backend_pid()"))).scalar_one())
-            await tx.add(duties, *many[:2])  # known to the driver now, which has nothing left to ask
+            await scratch_rows.add(tx, *many[:2])  # known to the driver now, which has nothing left to ask
             os.kill(stuck[0], signal.SIGSTOP)
-            await tx.add(duties, *many[2:])
+            await scratch_rows.add(tx, *many[2:])
 
     inserting = asyncio.create_task(insert())
     try:
@@ -111,12 +110,12 @@ async def test_no_session_waits_for_ever(plain: Database) -> None:
 async def test_lock_that_is_not_to_be_had_is_unavailable(plain: Database) -> None:
     await write(plain, "held")
     async with plain.write("holder") as holder:
-        await holder.execute(text("SELECT name FROM duties FOR UPDATE"))
+        await scratch_rows.lock(holder)
 
         with pytest.raises(Unavailable, match="lock timeout"):
             async with plain.write("test") as tx:
                 await tx.execute(text("SET LOCAL lock_timeout = '20ms'"))
-                await tx.execute(text("SELECT name FROM duties FOR UPDATE"))
+                await scratch_rows.lock(tx)
 
 
 @only_postgresql
@@ -126,24 +125,26 @@ async def test_transaction_that_does_nothing_for_too_long_loses_its_locks(plain:
     with pytest.raises(Unavailable):
         async with plain.write("frozen") as tx:
             await tx.execute(text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
-            await tx.add(duties, {"name": "lost"})
+            await scratch_rows.add(tx, "lost")
             await asyncio.sleep(0.2)
 
     await write(plain, "later")
-    assert await rows(plain, DUTIES) == ["held", "later"]
+    assert await scratch_rows.names(plain) == ["held", "later"]
 
 
-async def test_full_pool_is_unavailable(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_caller_that_gets_no_connection_in_time_is_overload(
+    migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module, size in ((sqlite, "READERS"), (postgresql, "POOL")):
         monkeypatch.setattr(module, size, 1)
         monkeypatch.setattr(module, "POOL_SECONDS", 0.05)
     db = open_database(migrated_url)
     async with db.read():
-        with pytest.raises(Unavailable, match="cannot be reached"):
+        with pytest.raises(Overloaded, match="every connection to the database is in use"):
             async with db.read():
                 pass
 
-    assert await rows(db, DUTIES) == []
+    assert await scratch_rows.names(db) == []
     await db.close()
 
 
@@ -157,8 +158,8 @@ async def test_full_disk_is_said_and_nothing_of_the_group_is_acknowledged(plain:
         write(plain, "small"), write(plain, "x" * 200_000), write(plain, "after"), return_exceptions=True
     )
 
-    found = await rows(plain, DUTIES)
-    assert isinstance(outcomes[1], ResourceExhausted)
+    found = await scratch_rows.names(plain)
+    assert isinstance(outcomes[1], DiskFull)
     assert (outcomes[0] is None) == ("small" in found)
     assert (outcomes[2] is None) == ("after" in found)
     async with plain.write("limit") as tx:
@@ -173,7 +174,7 @@ async def test_what_an_error_of_the_disk_took_with_it_is_not_acknowledged(plain:
     async def lose_the_transaction() -> None:
         async with plain.write("test") as tx:
             begun.set()
-            await tx.add(duties, {"name": "lost too"})
+            await scratch_rows.add(tx, "lost too")
             await tx._connection.exec_driver_sql("ROLLBACK")  # as SQLite does by itself on an I/O error
             raise OSError("disk I/O error")
 
@@ -184,7 +185,7 @@ async def test_what_an_error_of_the_disk_took_with_it_is_not_acknowledged(plain:
 
     assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
     await write(plain, "later")
-    assert await rows(plain, DUTIES) == ["later"]
+    assert await scratch_rows.names(plain) == ["later"]
 
 
 @only_sqlite
@@ -192,7 +193,7 @@ async def test_commit_that_fails_is_told_to_everybody_whose_rows_it_had(plain: D
     async def write_an_orphan() -> None:
         async with plain.write("test") as tx:
             await tx.execute(text("PRAGMA defer_foreign_keys = ON"))
-            await tx.execute(text("INSERT INTO heartbeats VALUES ('nobody', '2030-01-01', 0, 60, 0, '[]')"))
+            await changes.add_orphan(tx)
 
     outcomes = await asyncio.gather(
         write(plain, "before"), write_an_orphan(), write(plain, "after"), return_exceptions=True
@@ -201,7 +202,7 @@ async def test_commit_that_fails_is_told_to_everybody_whose_rows_it_had(plain: D
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
     assert "the commit failed" in str(outcomes[0])
     await write(plain, "later")
-    assert await rows(plain, DUTIES) == ["later"]
+    assert await scratch_rows.names(plain) == ["later"]
 
 
 async def test_defect_in_a_statement_is_not_taken_for_an_outage(plain: Database) -> None:
@@ -209,7 +210,7 @@ async def test_defect_in_a_statement_is_not_taken_for_an_outage(plain: Database)
         await write(plain, "a", "a")
 
     await write(plain, "b")
-    assert await rows(plain, DUTIES) == ["b"]
+    assert await scratch_rows.names(plain) == ["b"]
 
 
 @pytest.fixture
@@ -236,15 +237,15 @@ async def test_lost_database_is_unavailable_until_it_is_back(falling: tuple[Post
 
     with pytest.raises(Unavailable):
         async with db.write("test") as tx:
-            tx.wake(("claim", 0))
-            await tx.add(duties, {"name": "in flight"})
+            tx.wake(Topic.claim())
+            await scratch_rows.add(tx, "in flight")
             server.crash()
     with pytest.raises(Unavailable):
         await write(db, "while it was away")
     with pytest.raises(Unavailable):
-        await rows(db, DUTIES)
+        await scratch_rows.names(db)
     server.start()
     await write(db, "back")
 
-    assert await rows(db, DUTIES) == ["back", "kept"]
-    assert [list(hints) for hints in given] == [[]]
+    assert await scratch_rows.names(db) == ["back", "kept"]
+    assert [list(topics) for topics in given] == [[]]

@@ -43,8 +43,8 @@ def test_any_part_of_any_blob_can_be_read(
 
     async def part() -> bytes:
         db = open_database(migrated_url)
-        purpose = hashlib.sha256(data + bytes([chunk_bytes])).hexdigest()
-        blob = await complete(db, data, purpose=purpose, chunk_bytes=chunk_bytes)
+        upload_key = hashlib.sha256(data + bytes([chunk_bytes])).hexdigest()
+        blob = await complete(db, data, upload_key=upload_key, chunk_bytes=chunk_bytes)
         try:
             return await contents.read(db, blob, start, stop)
         finally:

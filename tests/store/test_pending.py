@@ -11,22 +11,11 @@ from director.services.runtime import Caller
 from director.store import experiments, federations, pending
 from director.store.engine.database import Database
 from director.store.pending import Queue
-from tests.store.words import (
-    PATIENCE,
-    clone,
-    crowd,
-    explained,
-    live,
-    only_postgresql,
-    recorded_statements,
-    rows,
-    running,
-    waits,
-)
+from tests.store.words import PATIENCE, explained, live, only_postgresql, recorded_statements, running, waits
+from tests.tables import changes, crowds, event_rows, experiment_rows, round_rows
 from tests.world import PLAN, World
 
 LEASE = timedelta(seconds=10)
-STATES = "SELECT state FROM experiments ORDER BY id"
 
 
 async def queue(db: Database) -> Queue:
@@ -36,9 +25,9 @@ async def queue(db: Database) -> Queue:
 
 async def test_queue_holds_the_pending_experiments_in_rank_order(federation: World) -> None:
     await federation.register("a", "b")
-    first = (await federation.submit("first")).experiment.id
-    second = (await federation.submit("second")).experiment.id
-    urgent = (await federation.submit("urgent", priority=1, caller=Caller("chief", operator=True))).experiment.id
+    first = (await federation.submit("first")).id
+    second = (await federation.submit("second")).id
+    urgent = (await federation.submit("urgent", priority=1, caller=Caller("chief", operator=True))).id
     await federation.submit("unapproved", plan=f"{PLAN}\nreview: manual")
 
     found = await queue(federation.db)
@@ -77,8 +66,8 @@ async def test_absence_before_an_experiment_was_submitted_does_not_count_against
 @only_postgresql
 async def test_experiment_that_is_locked_keeps_its_place_and_is_left_alone(federation: World) -> None:
     await federation.register("a", "b")
-    first = (await federation.submit("first")).experiment.id
-    second = (await federation.submit("second")).experiment.id
+    first = (await federation.submit("first")).id
+    second = (await federation.submit("second")).id
     async with federation.db.write("somebody") as tx:
         await experiments.lock(tx, first)
 
@@ -111,23 +100,23 @@ async def test_two_admissions_at_once_start_an_experiment_once(federation: World
 
     await asyncio.gather(*(federation.admit() for _ in range(4)))
 
-    assert await rows(federation.db, "SELECT count(*) FROM events WHERE kind = 'experiment_started'") == [1]
-    assert await rows(federation.db, "SELECT state FROM collaborators") == ["queued", "queued"]
+    assert len(await event_rows.of_kind(federation.db, "experiment_started")) == 1
+    assert await round_rows.collaborators(federation.db) == [("a", "queued"), ("b", "queued")]
 
 
 @only_postgresql
 async def test_experiment_that_is_locked_starts_later_and_nobody_waits_for_it(federation: World) -> None:
     await federation.register("a", "b")
-    first = (await federation.submit("first")).experiment.id
+    first = (await federation.submit("first")).id
     await federation.submit("second")
     async with federation.db.write("somebody") as tx:
         await experiments.lock(tx, first)
 
         assert await asyncio.wait_for(federation.process.admission.admit(), PATIENCE)
 
-    assert await rows(federation.db, STATES) == ["pending", "pending"]
+    assert await experiment_rows.states(federation.db) == ["pending", "pending"]
     assert not await federation.process.admission.admit()
-    assert await rows(federation.db, STATES) == ["in_progress", "pending"]
+    assert await experiment_rows.states(federation.db) == ["in_progress", "pending"]
 
 
 @only_postgresql
@@ -136,13 +125,13 @@ async def test_experiment_that_is_locked_fails_later_and_nobody_waits_for_it(tim
     view = await timed.submit(envoys=("a",), plan=f"{PLAN}\nstart_deadline: 1m")
     await live(timed, clock, 300)
     async with timed.db.write("somebody") as tx:
-        await experiments.lock(tx, view.experiment.id)
+        await experiments.lock(tx, view.id)
 
         assert await asyncio.wait_for(timed.process.admission.admit(), PATIENCE)
 
-    assert await rows(timed.db, STATES) == ["pending"]
+    assert await experiment_rows.states(timed.db) == ["pending"]
     assert not await timed.process.admission.admit()
-    assert await rows(timed.db, STATES) == ["failed"]
+    assert await experiment_rows.states(timed.db) == ["failed"]
 
 
 async def test_nothing_is_admitted_before_an_outage_is_accounted_for(timed: World, clock: ManualClock) -> None:
@@ -151,20 +140,20 @@ async def test_nothing_is_admitted_before_an_outage_is_accounted_for(timed: Worl
     clock.advance(timedelta(minutes=5))
 
     assert await timed.process.admission.admit()
-    assert await rows(timed.db, STATES) == ["pending"]
+    assert await experiment_rows.states(timed.db) == ["pending"]
 
     assert not await timed.process.admission.admit()
-    assert await rows(timed.db, STATES) == ["in_progress"]
+    assert await experiment_rows.states(timed.db) == ["in_progress"]
 
 
 async def test_queue_is_read_by_the_indexes_of_what_is_open(federation: World) -> None:
     experiment_id = await running(federation, envoys=("a",))
-    await clone(federation.db, experiment_id, "waits", state=ExperimentState.PENDING, started_at=None)
+    await changes.clone(federation.db, experiment_id, "waits", state=ExperimentState.PENDING)
     with recorded_statements() as statements:
         await queue(federation.db)
-    await crowd(federation.db, experiment_id)
+    await crowds.crowd(federation.db, experiment_id)
 
     plans = [await explained(federation.db, *each) for each in statements if each[0].startswith("SELECT")]
 
-    assert sum("ix_experiments_pending" in plan for plan in plans) >= 2
-    assert sum("uq_collaborators_engaged" in plan for plan in plans) == 1
+    assert sum(experiment_rows.PENDING_INDEX in plan for plan in plans) >= 2
+    assert sum(round_rows.ENGAGED_INDEX in plan for plan in plans) == 1

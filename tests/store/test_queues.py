@@ -5,17 +5,18 @@ import asyncio
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from director.domain.messages import EventKind
+from director.domain.envoy import Engagement
+from director.domain.experiment import Collaborator, Failure
+from director.domain.history import EventKind
 from director.domain.types import AssignmentState, CollaboratorState, ExperimentId, ExperimentState
 from director.errors import NotFound, StaleAttempt
 from director.services import endings
-from director.store import events, experiments, queues
-from director.store.engine.database import Database, Hint
-from director.store.envoys import Engagement
-from tests.store.words import PATIENCE, change, holding, only_postgresql, owned, rows, running, waits
+from director.store import experiment_states, experiments, queues
+from director.store.engine.database import Database
+from director.store.engine.topics import Topic
+from tests.store.words import PATIENCE, only_postgresql, owned, running, waits
+from tests.tables import changes, event_rows, experiment_rows, locks, round_rows
 from tests.world import World
-
-STATES = "SELECT envoy, state FROM collaborators ORDER BY experiment_id, envoy"
 
 
 async def hand_out(db: Database, *envoys: str, again: tuple[str, ...] = ()) -> tuple[dict[str, Engagement], bool]:
@@ -23,15 +24,20 @@ async def hand_out(db: Database, *envoys: str, again: tuple[str, ...] = ()) -> t
         return await queues.hand_out(tx, envoys, again=again)
 
 
-async def get(db: Database, experiment_id: ExperimentId, envoy: str, attempt: int | None = None) -> queues.Collaborator:
+async def get(db: Database, experiment_id: ExperimentId, envoy: str, attempt: int | None = None) -> Collaborator:
     async with db.read() as tx:
         return await queues.get(tx, experiment_id, envoy, attempt=attempt)
 
 
-async def fail(db: Database, experiment_id: ExperimentId, envoy: str, error: str = "broken") -> bool:
+async def fail(db: Database, experiment_id: ExperimentId, envoy: str, message: str = "broken") -> bool:
     async with db.write("fail") as tx:
         await experiments.lock(tx, experiment_id)
-        return await queues.fail(tx, experiment_id, envoy, error)
+        return await queues.fail(tx, experiment_id, envoy, Failure(message, task="train", error_type="OSError"))
+
+
+async def engagement(federation: World, name: str, *, attempt: int = 1) -> Engagement:
+    """What an envoy is handed of an experiment."""
+    return Engagement((await federation.row(name)).uid, name, attempt)
 
 
 async def end(db: Database, experiment_id: ExperimentId, state: ExperimentState) -> None:
@@ -42,15 +48,14 @@ async def end(db: Database, experiment_id: ExperimentId, state: ExperimentState)
 
 async def test_each_envoy_is_given_its_own_experiment(federation: World) -> None:
     first = await running(federation, "first", envoys=("a", "b"))
-    second = await running(federation, "second", envoys=("c",))
+    await running(federation, "second", envoys=("c",))
 
     given, skipped = await hand_out(federation.db, "c", "a", "stranger")
 
-    assert given == {"a": Engagement(first, "first", 1), "c": Engagement(second, "second", 1)}
+    assert given == {"a": await engagement(federation, "first"), "c": await engagement(federation, "second")}
     assert not skipped
-    assert await rows(federation.db, STATES) == [("a", "assigned"), ("b", "queued"), ("c", "assigned")]
-    async with federation.db.read() as tx:
-        *_, last = await events.after(tx, first, 0, limit=100)
+    assert await round_rows.collaborators(federation.db) == [("a", "assigned"), ("b", "queued"), ("c", "assigned")]
+    *_, last = await event_rows.of(federation.db, first)
     assert (last.kind, last.actor, last.details) == (EventKind.EXPERIMENT_GIVEN, "a", {"attempt": 1})
 
 
@@ -66,20 +71,20 @@ async def test_what_was_handed_out_is_offered_again_to_one_that_asks_anew(federa
     await hand_out(federation.db, "a", "b")
     async with federation.db.write("work") as tx:
         await queues.start_working(tx, experiment_id, "b")
-    assert await rows(federation.db, STATES) == [("a", "assigned"), ("b", "working")]
+    assert await round_rows.collaborators(federation.db) == [("a", "assigned"), ("b", "working")]
 
     given, _ = await hand_out(federation.db, "a", "b", again=("a", "b"))
 
     assert {envoy: each.attempt for envoy, each in given.items()} == {"a": 2, "b": 2}
-    assert await rows(federation.db, STATES) == [("a", "assigned"), ("b", "assigned")]
+    assert await round_rows.collaborators(federation.db) == [("a", "assigned"), ("b", "assigned")]
 
 
 async def test_envoy_that_asks_anew_is_given_what_is_queued_too(federation: World) -> None:
-    experiment_id = await running(federation)
+    await running(federation)
 
     given, _ = await hand_out(federation.db, again=("a",))
 
-    assert given == {"a": Engagement(experiment_id, "experiment", 1)}
+    assert given == {"a": await engagement(federation, "experiment")}
 
 
 @pytest.mark.parametrize("again", [(), ("a",)], ids=["waits", "asks anew"])
@@ -89,7 +94,7 @@ async def test_ended_experiment_is_not_handed_out(federation: World, again: tupl
     await end(federation.db, experiment_id, ExperimentState.CANCELLED)
 
     assert await hand_out(federation.db, "a", "b", again=again) == ({}, False)
-    assert await rows(federation.db, STATES) == [("a", "released"), ("b", "released")]
+    assert await round_rows.collaborators(federation.db) == [("a", "released"), ("b", "released")]
 
 
 async def test_pending_experiment_is_not_handed_out(federation: World) -> None:
@@ -105,11 +110,11 @@ async def test_experiment_that_does_not_run_is_not_handed_out_whatever_its_colla
     federation: World,
 ) -> None:
     await running(federation)
-    await change(federation.db, "UPDATE experiments SET state = 'failed', finished_at = submitted_at")
+    await changes.end_experiments_alone(federation.db)
 
     assert await hand_out(federation.db, "a", again=("b",)) == ({}, False)
 
-    assert await rows(federation.db, STATES) == [("a", "queued"), ("b", "queued")]
+    assert await round_rows.collaborators(federation.db) == [("a", "queued"), ("b", "queued")]
 
 
 async def test_looking_for_something_to_hand_out_hands_out_nothing(federation: World) -> None:
@@ -119,7 +124,7 @@ async def test_looking_for_something_to_hand_out_hands_out_nothing(federation: W
         assert await queues.anything_for(tx, ["a"], again=[])
         assert not await queues.anything_for(tx, ["stranger"], again=["stranger"])
 
-    assert await rows(federation.db, STATES) == [("a", "queued"), ("b", "queued")]
+    assert await round_rows.collaborators(federation.db) == [("a", "queued"), ("b", "queued")]
 
 
 async def test_experiment_is_handed_out_once_however_many_ask_for_its_envoy(federation: World) -> None:
@@ -129,44 +134,43 @@ async def test_experiment_is_handed_out_once_however_many_ask_for_its_envoy(fede
 
     given = [envoy for outcome, _ in outcomes for envoy in outcome]
     assert sorted(given) == ["a", "b"]
-    assert await rows(federation.db, "SELECT attempt FROM collaborators") == [1, 1]
+    assert await round_rows.attempts(federation.db) == [("a", 1), ("b", 1)]
 
 
 async def test_nobody_serves_two(federation: World) -> None:
     await running(federation, "first")
-    second = (await federation.submit("second", envoys=("b",))).experiment.id
+    second = (await federation.submit("second", envoys=("b",))).id
     await federation.admit()
-    assert await rows(federation.db, STATES) == [("a", "queued"), ("b", "queued"), ("b", "waiting")]
+    assert await round_rows.collaborators(federation.db) == [("a", "queued"), ("b", "queued"), ("b", "waiting")]
 
     with pytest.raises(IntegrityError):
         async with federation.db.write("careless admission") as tx:
-            await experiments.start(tx, second, eligible_at=await tx.now())
+            await experiment_states.start(tx, second, eligible_at=await tx.now())
             await queues.enqueue(tx, second)
 
-    assert await rows(federation.db, "SELECT state FROM experiments WHERE id = :id", id=second) == ["pending"]
+    assert await experiment_rows.state(federation.db, second) == "pending"
 
 
 async def test_envoy_whose_part_ended_is_free_for_the_next_experiment(federation: World) -> None:
     first = await running(federation, "first")
-    second = (await federation.submit("second", envoys=("b",))).experiment.id
+    await federation.submit("second", envoys=("b",))
     await fail(federation.db, first, "b")
 
     await federation.admit()
 
     given, _ = await hand_out(federation.db, "b")
-    assert given == {"b": Engagement(second, "second", 1)}
+    assert given == {"b": await engagement(federation, "second")}
 
 
 @only_postgresql
 async def test_hand_out_passes_by_what_is_locked_and_says_so(federation: World) -> None:
     first = await running(federation, "first", envoys=("a",))
-    second = await running(federation, "second", envoys=("b",))
-    lock = "SELECT 1 FROM experiments WHERE id = :id FOR NO KEY UPDATE"
-    async with holding(federation.db, lock, id=first):
+    await running(federation, "second", envoys=("b",))
+    async with locks.experiment(federation.db, first):
         given, skipped = await asyncio.wait_for(hand_out(federation.db, "a", "b"), PATIENCE)
 
     assert (list(given), skipped) == (["b"], True)
-    assert given["b"].experiment_id == second
+    assert given["b"].experiment_name == "second"
     assert (await hand_out(federation.db, "a", "b"))[0].keys() == {"a"}
 
 
@@ -179,7 +183,7 @@ async def test_hand_out_keeps_others_from_the_experiment_until_it_has_committed(
         assert await waits(cancelling)
 
     await cancelling
-    assert await rows(federation.db, STATES) == [("a", "released"), ("b", "released")]
+    assert await round_rows.collaborators(federation.db) == [("a", "released"), ("b", "released")]
 
 
 async def test_older_attempt_is_stale(federation: World) -> None:
@@ -210,26 +214,26 @@ async def test_envoy_works_once_it_was_given_tasks(federation: World) -> None:
         await queues.start_working(tx, experiment_id, "a")
         await queues.start_working(tx, experiment_id, "b")
 
-    assert await rows(federation.db, STATES) == [("a", "working"), ("b", "queued")]
+    assert await round_rows.collaborators(federation.db) == [("a", "working"), ("b", "queued")]
 
 
 async def test_failure_frees_the_envoy_keeps_its_words_and_is_recorded_once(federation: World) -> None:
     experiment_id = await running(federation)
-    hints: list[Hint] = []
-    federation.db.on_commit = hints.extend
+    topics: list[Topic] = []
+    federation.db.on_commit = topics.extend
 
     assert await fail(federation.db, experiment_id, "a", "first")
-    woken = list(hints)
+    woken = list(topics)
     assert not await fail(federation.db, experiment_id, "a", "second")
 
     async with federation.db.read() as tx:
         found = await queues.of_experiment(tx, experiment_id)
-    assert [(each.envoy, each.state, each.error) for each in found] == [
-        ("a", CollaboratorState.FAILED, "first"),
-        ("b", CollaboratorState.QUEUED, None),
+    assert found == [
+        Collaborator("a", CollaboratorState.FAILED, 0, Failure("first", task="train", error_type="OSError")),
+        Collaborator("b", CollaboratorState.QUEUED, 0),
     ]
-    assert set(woken) == {("admission", 0), ("experiment", experiment_id), ("envoy", "a")}
-    assert hints == woken
+    assert set(woken) == {Topic.admission(), Topic.experiment(experiment_id), Topic.envoy("a")}
+    assert topics == woken
 
 
 async def test_failure_closes_the_open_assignment_and_no_other(federation: World) -> None:
@@ -243,8 +247,7 @@ async def test_failure_closes_the_open_assignment_and_no_other(federation: World
         await experiments.lock(tx, fence.experiment_id)
         await queues.fail_assignment(tx, fence.experiment_id, "a")
 
-    states = "SELECT round, envoy, state FROM assignments ORDER BY round, envoy"
-    assert await rows(federation.db, states) == [
+    assert await round_rows.assignments_of_all(federation.db) == [
         (1, "a", AssignmentState.COUNTED),
         (1, "b", AssignmentState.COUNTED),
         (2, "a", AssignmentState.FAILED),
@@ -264,8 +267,8 @@ async def test_all_parts_end_with_the_experiment(federation: World, finished: bo
         await queues.end_all(tx, experiment_id, finished=finished)
 
     end = "done" if finished else "released"
-    assert await rows(federation.db, STATES) == [("a", end), ("b", end), ("c", "failed"), ("d", "released")]
-    assert await rows(federation.db, "SELECT count(*) FROM collaborators WHERE ended_at IS NULL") == [0]
+    assert await round_rows.collaborators(federation.db) == [("a", end), ("b", end), ("c", "failed"), ("d", "released")]
+    assert await round_rows.collaborators_not_ended(federation.db) == []
 
 
 async def test_admission_queues_only_who_waits(federation: World) -> None:
@@ -275,4 +278,4 @@ async def test_admission_queues_only_who_waits(federation: World) -> None:
     async with federation.db.write("again") as tx:
         assert await queues.enqueue(tx, experiment_id) == []
 
-    assert await rows(federation.db, STATES) == [("a", "failed"), ("b", "queued")]
+    assert await round_rows.collaborators(federation.db) == [("a", "failed"), ("b", "queued")]

@@ -5,41 +5,51 @@ from typing import Any
 
 import pytest
 
+from director.domain.experiment import Failure
 from director.effects import ManualClock
 from director.errors import InvalidArgument
 from director.store import reports
 from director.store.engine.database import Database
-from director.store.reports import Report
+from director.store.reports import ReportRows
 from director.store.views import VIEWS
-from tests.store.words import crowd, explained, live, owned, rows
+from tests.store.words import explained, live, owned
+from tests.tables.crowds import crowd
+from tests.tables.statements import rows
 from tests.world import World
 
 WHOLE, TEXT, REAL, INSTANT = "whole", "text", "real", "instant"
 
 EXPERIMENT = {"experiment_id": WHOLE, "experiment": TEXT}
+UID = {"experiment_uid": TEXT}
 COLUMNS: dict[str, dict[str, str]] = {
     "report_experiments": EXPERIMENT
     | {"owner": TEXT, "state": TEXT, "reason": TEXT, "rule": TEXT, "priority": WHOLE, "rounds_total": WHOLE}
     | {"round": WHOLE, "last_model": WHOLE, "best_model": WHOLE, "best_score": REAL, "submitted_at": INSTANT}
     | {"eligible_at": INSTANT, "started_at": INSTANT, "finished_at": INSTANT, "removed_at": INSTANT}
-    | {"queued_seconds": REAL, "running_seconds": REAL},
+    | {"queued_seconds": REAL, "running_seconds": REAL}
+    | UID,
     "report_rounds": EXPERIMENT
     | {"round": WHOLE, "kind": TEXT, "state": TEXT, "opened_at": INSTANT, "frozen_at": INSTANT, "closed_at": INSTANT}
     | {"collecting_seconds": REAL, "round_seconds": REAL, "asked": WHOLE, "counted": WHOLE, "missed": WHOLE}
-    | {"failed": WHOLE, "samples": WHOLE, "score": REAL},
+    | {"failed": WHOLE, "samples": WHOLE, "score": REAL}
+    | UID,
     "report_contributions": EXPERIMENT
     | {"round": WHOLE, "envoy": TEXT, "task": TEXT, "assignment_state": TEXT, "samples": WHOLE, "digest": TEXT}
-    | {"attempt": WHOLE, "asked_at": INSTANT, "given_at": INSTANT, "received_at": INSTANT, "working_seconds": REAL},
+    | {"attempt": WHOLE, "asked_at": INSTANT, "given_at": INSTANT, "received_at": INSTANT, "working_seconds": REAL}
+    | UID,
     "report_metrics": EXPERIMENT
     | {"seq": WHOLE, "round": WHOLE, "origin": TEXT, "task": TEXT, "metric": TEXT, "value": REAL}
-    | {"recorded_at": INSTANT},
+    | {"recorded_at": INSTANT}
+    | UID,
     "report_envoy_uptime": {"envoy": TEXT, "session_id": WHOLE, "month": TEXT, "online_at": INSTANT}
     | {"last_seen_at": INSTANT, "offline_at": INSTANT, "online_seconds": REAL},
     "report_failures": EXPERIMENT
     | {"experiment_state": TEXT, "experiment_reason": TEXT, "envoy": TEXT, "collaborator_state": TEXT}
-    | {"attempt": WHOLE, "error": TEXT, "ended_at": INSTANT},
+    | {"attempt": WHOLE, "error": TEXT, "ended_at": INSTANT}
+    | {"task": TEXT, "error_type": TEXT}
+    | UID,
 }
-"""Others rely on these names: a column may be added, none may change or go."""
+"""Others rely on these names and their order: a column may be added at the end, none may change or go."""
 
 POSTGRESQL_TYPES = {
     "bigint": WHOLE,
@@ -81,7 +91,8 @@ async def history(timed: World, clock: ManualClock) -> World:
     await timed.drive(fence)
     given = {envoy: await timed.wait(envoy) for envoy in ("a", "b", "c")}
     await timed.work(given["c"], "c")
-    await timed.process.envoys.report_failure("c", fence.experiment_id, attempt=1, error="no disk")
+    failure = Failure("no disk", task="train", error_type="OSError")
+    await timed.process.envoys.report_failure("c", given["c"].experiment_uid, attempt=1, failure=failure)
     del given["c"]
     for number in (1, 2, 3):
         for envoy in given:
@@ -102,7 +113,7 @@ def test_all_views_are_described_here() -> None:
 
 @pytest.mark.parametrize("view", COLUMNS)
 async def test_view_has_its_columns_with_their_types(db: Database, view: str) -> None:
-    assert await columns(db, view) == COLUMNS[view]
+    assert list((await columns(db, view)).items()) == list(COLUMNS[view].items())
 
 
 @pytest.mark.parametrize("view", COLUMNS)
@@ -110,7 +121,7 @@ def test_view_uses_no_function_that_an_engine_may_lack(view: str) -> None:
     assert "(" not in VIEWS[view]
 
 
-async def read(db: Database, name: str, **how: Any) -> Report:
+async def read(db: Database, name: str, **how: Any) -> ReportRows:
     async with db.read() as tx:
         return await reports.read(tx, name, **({"experiment": None, "limit": 100} | how))
 
@@ -128,8 +139,12 @@ async def test_each_report_shows_its_view_in_order(history: World) -> None:
 
 
 async def test_report_is_of_one_experiment_if_one_is_named(history: World) -> None:
+    uid = (await history.row("experiment")).uid
     for name in reports.ORDER.keys() - reports.ENVOY_REPORTS:
-        assert (await read(history.db, name, experiment="experiment")).rows
+        by_name = (await read(history.db, name, experiment="experiment")).rows
+        assert by_name
+        assert (await read(history.db, name, experiment=uid.upper())).rows == by_name
+        assert (await read(history.db, name, experiment=uid[::-1])).rows == []
         assert (await read(history.db, name, experiment="other")).rows == []
 
 
@@ -181,9 +196,13 @@ async def test_metric_history(history: World) -> None:
 
 
 async def test_failure_reasons(history: World) -> None:
-    query = "SELECT experiment, experiment_state, envoy, collaborator_state, attempt, error FROM report_failures"
+    query = """
+        SELECT experiment, experiment_state, envoy, collaborator_state, attempt, task, error_type, error
+        FROM report_failures
+    """
+    failed = ("experiment", "finished", "c", "failed", 1, "train", "OSError", "no disk")
 
-    assert await rows(history.db, query) == [("experiment", "finished", "c", "failed", 1, "no disk")]
+    assert await rows(history.db, query) == [failed]
 
 
 async def test_uptime_per_month(history: World) -> None:

@@ -6,6 +6,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from director.domain.envoy import Engagement
+from director.domain.experiment import Failure
 from director.domain.plan import Plan
 from director.domain.steps import Open
 from director.domain.types import ExperimentState, RoundKind, RoundState
@@ -14,14 +16,10 @@ from director.errors import NotFound
 from director.services import endings
 from director.store import experiments, rounds
 from director.store.engine.database import Database, Transaction
-from director.store.envoys import Engagement
 from director.store.leases import Fence
-from tests.store.words import live, one, owned, rows
+from tests.store.words import live, owned
+from tests.tables import blob_rows, event_rows, experiment_rows, result_rows, round_rows
 from tests.world import World
-
-ROUND = "SELECT state, asked, counted, missed, failed, samples, score FROM rounds WHERE number = :number"
-LENGTHS = "SELECT collecting_seconds, round_seconds FROM rounds WHERE number = :number"
-ASSIGNMENTS = "SELECT envoy, state FROM assignments WHERE round = :number ORDER BY envoy"
 
 
 @pytest.fixture
@@ -80,7 +78,7 @@ async def test_round_is_open_for_whom_it_asked(db: Database, fence: Fence) -> No
     assert mine is not None
     assert (mine.open, mine.todo, mine.given_at) == (True, ["train", "validate"], None)
     assert strangers is None
-    assert await one(db, ROUND, number=1) == ("collecting", 3, None, None, None, None, None)
+    assert await round_rows.tally(db, 1) == ("collecting", 3, None, None, None, None, None)
 
 
 async def test_experiment_has_one_open_round(db: Database, fence: Fence) -> None:
@@ -118,14 +116,13 @@ async def test_first_tasks_given_start_the_cutoff_and_later_ones_do_not_move_it(
 
     clock.advance(timedelta(seconds=1))
     await give("a")
-    first = await one(timed.db, "SELECT first_task_service FROM rounds")
+    first = await round_rows.first_task_given(timed.db)
     clock.advance(timedelta(seconds=1))
     await give("b")
     await give("a")
 
-    assert await one(timed.db, "SELECT first_task_service FROM rounds") == first == pytest.approx(1)
-    given = await rows(timed.db, "SELECT envoy FROM assignments WHERE given_at IS NOT NULL ORDER BY given_at")
-    assert given == ["a", "b"]
+    assert await round_rows.first_task_given(timed.db) == first == pytest.approx(1)
+    assert await round_rows.given_their_tasks(timed.db) == ["a", "b"]
 
 
 async def test_freeze_decides_who_counts(timed: World, clock: ManualClock, fence: Fence) -> None:
@@ -133,9 +130,9 @@ async def test_freeze_decides_who_counts(timed: World, clock: ManualClock, fence
 
     assert await freeze(timed.db, fence, "a", "c")
 
-    assert await rows(timed.db, ASSIGNMENTS, number=1) == [("a", "counted"), ("b", "missed"), ("c", "counted")]
-    assert await one(timed.db, ROUND, number=1) == ("aggregating", 3, 2, 1, 0, None, None)
-    assert await one(timed.db, LENGTHS, number=1) == (4.0, None)
+    assert await round_rows.assignments(timed.db, 1) == [("a", "counted"), ("b", "missed"), ("c", "counted")]
+    assert await round_rows.tally(timed.db, 1) == ("aggregating", 3, 2, 1, 0, None, None)
+    assert await round_rows.lengths(timed.db, 1) == (4.0, None)
 
 
 async def test_round_is_frozen_once(db: Database, fence: Fence) -> None:
@@ -143,17 +140,18 @@ async def test_round_is_frozen_once(db: Database, fence: Fence) -> None:
 
     assert not await freeze(db, fence, "a", "b", "c")
 
-    assert await rows(db, ASSIGNMENTS, number=1) == [("a", "counted"), ("b", "missed"), ("c", "missed")]
+    assert await round_rows.assignments(db, 1) == [("a", "counted"), ("b", "missed"), ("c", "missed")]
 
 
 async def test_failed_assignment_is_neither_counted_nor_missed(timed: World, fence: Fence) -> None:
     given = await timed.wait("b")
-    await timed.process.envoys.report_failure("b", fence.experiment_id, attempt=given.attempt, error="broken")
+    uid, failure = given.experiment_uid, Failure("broken")
+    await timed.process.envoys.report_failure("b", uid, attempt=given.attempt, failure=failure)
 
     await freeze(timed.db, fence, "a")
 
-    assert await rows(timed.db, ASSIGNMENTS, number=1) == [("a", "counted"), ("b", "failed"), ("c", "missed")]
-    assert await one(timed.db, ROUND, number=1) == ("aggregating", 3, 1, 1, 1, None, None)
+    assert await round_rows.assignments(timed.db, 1) == [("a", "counted"), ("b", "failed"), ("c", "missed")]
+    assert await round_rows.tally(timed.db, 1) == ("aggregating", 3, 1, 1, 1, None, None)
 
 
 async def test_closed_round_keeps_its_length_its_samples_and_its_score(
@@ -165,15 +163,15 @@ async def test_closed_round_keeps_its_length_its_samples_and_its_score(
 
     assert await close(timed.db, fence)
 
-    assert await one(timed.db, ROUND, number=1) == ("closed", 3, 3, 0, 0, 30, 0.5)
-    assert await one(timed.db, LENGTHS, number=1) == (4.0, 6.0)
+    assert await round_rows.tally(timed.db, 1) == ("closed", 3, 3, 0, 0, 30, 0.5)
+    assert await round_rows.lengths(timed.db, 1) == (4.0, 6.0)
 
 
 async def test_only_the_round_that_was_frozen_is_closed_and_only_once(db: Database, fence: Fence) -> None:
     assert not await close(db, fence)
     await freeze(db, fence, "a")
     assert not await close(db, fence, number=2)
-    assert await one(db, "SELECT state FROM rounds") == "aggregating"
+    assert await round_rows.states(db) == ["aggregating"]
     assert await close(db, fence)
 
     assert not await close(db, fence)
@@ -187,13 +185,13 @@ async def test_loop_that_comes_too_late_finds_the_updates_gone_and_closes_nothin
     async with timed.db.read() as tx:
         experiment = await experiments.get(tx, fence.experiment_id)
     await timed.steps(fence).next()
-    assert await rows(timed.db, "SELECT state FROM rounds ORDER BY number") == ["closed", "collecting"]
+    assert await round_rows.states(timed.db) == ["closed", "collecting"]
 
     with pytest.raises(NotFound, match="its round has ended"):
         await timed.steps(fence)._close(experiment, 1)
 
-    assert await rows(timed.db, "SELECT state FROM rounds ORDER BY number") == ["closed", "collecting"]
-    assert await rows(timed.db, "SELECT number FROM models ORDER BY number") == [0, 1]
+    assert await round_rows.states(timed.db) == ["closed", "collecting"]
+    assert [number for number, _ in await result_rows.model_digests(timed.db)] == [0, 1]
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["collecting", "aggregating"])
@@ -208,13 +206,14 @@ async def test_abandoned_round_lets_its_updates_go(
 
     assert await abandon(timed.db, fence) == 1
 
-    assert await one(timed.db, LENGTHS, number=1) == (5.0 if frozen else None, 7.0)
+    assert await round_rows.lengths(timed.db, 1) == (5.0 if frozen else None, 7.0)
     counted, missed = (1, 2) if frozen else (0, 3)
-    assert await one(timed.db, ROUND, number=1) == ("abandoned", 3, counted, missed, 0, None, None)
-    kept = "SELECT blob_id, digest IS NOT NULL FROM contributions WHERE task = 'train'"
-    assert await rows(timed.db, kept) == [(None, True)]
+    assert await round_rows.tally(timed.db, 1) == ("abandoned", 3, counted, missed, 0, None, None)
+    [update] = [each for each in await result_rows.contributions(timed.db) if each.task == "train"]
+    assert update.blob is None
+    assert update.digest is not None
     await timed.process.periodic_jobs.sweep()
-    assert await one(timed.db, "SELECT count(*) FROM blobs WHERE purpose LIKE 'contribution/%'") == 0
+    assert await blob_rows.uploaded_for(timed.db, "contribution") == []
     assert await abandon(timed.db, fence) is None
 
 
@@ -223,10 +222,10 @@ async def test_closed_round_lets_its_updates_go_and_keeps_their_digests(timed: W
     await timed.drive(fence)
     await timed.process.periodic_jobs.sweep()
 
-    assert await one(timed.db, "SELECT count(*) FROM contributions WHERE digest IS NOT NULL") == 3
-    assert await one(timed.db, "SELECT count(*) FROM contributions WHERE blob_id IS NOT NULL") == 0
-    purposes = await rows(timed.db, "SELECT purpose FROM blobs ORDER BY id")
-    assert [purpose.split("/")[0] for purpose in purposes] == ["submission", "submission", "fold"]
+    assert len([each for each in await result_rows.contributions(timed.db) if each.digest is not None]) == 3
+    assert await result_rows.updates_held(timed.db) == []
+    kept = await blob_rows.upload_keys(timed.db)
+    assert [key and key.split("/")[0] for key in kept] == ["submission", "submission", "fold"]
 
 
 @pytest.mark.parametrize("ends", range(4))
@@ -242,9 +241,9 @@ async def test_experiment_ends_once_whoever_comes_first(timed: World, fence: Fen
     outcomes = await asyncio.gather(*(end(state) for state in states))
 
     assert sorted(outcomes) == [False, False, False, True]
-    assert await one(timed.db, "SELECT state FROM experiments") == states[outcomes.index(True)]
-    kinds = "('experiment_finished', 'experiment_failed', 'experiment_cancelled', 'round_abandoned')"
-    assert await one(timed.db, f"SELECT count(*) FROM events WHERE kind IN {kinds}") == 2
+    assert await experiment_rows.states(timed.db) == [states[outcomes.index(True)]]
+    kinds = ("experiment_finished", "experiment_failed", "experiment_cancelled", "round_abandoned")
+    assert len(await event_rows.of_kind(timed.db, *kinds)) == 2
 
 
 async def test_time_that_nobody_was_up_is_part_of_a_rounds_length_as_people_see_it(
@@ -254,4 +253,5 @@ async def test_time_that_nobody_was_up_is_part_of_a_rounds_length_as_people_see_
     clock.advance(timedelta(hours=1))
     await freeze(timed.db, fence, "a")
 
-    assert await one(timed.db, "SELECT collecting_seconds FROM rounds") == pytest.approx(3610, abs=1)
+    collecting, _ = await round_rows.lengths(timed.db, 1)
+    assert collecting == pytest.approx(3610, abs=1)

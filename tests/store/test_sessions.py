@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from director.domain.messages import Heartbeat
+from director.domain.commands import Heartbeat
 from director.effects import ManualClock
 from director.store import federations, sessions
-from tests.store.words import LEASE, PATIENCE, holding, live, one, only_postgresql, rows, waits
+from tests.store.words import LEASE, PATIENCE, live, only_postgresql, waits
+from tests.tables import event_rows, locks, presence_rows
+from tests.tables.statements import rows
 from tests.world import World
 
-SESSIONS = "SELECT envoy, month, online_seconds, offline_at IS NULL FROM envoy_sessions ORDER BY id"
-KINDS = "SELECT kind FROM events WHERE stream = 0 AND actor = 'a' ORDER BY seq"
 PERIOD = 60.0
 ABSENT = 2 * PERIOD + 1
 
@@ -21,6 +21,11 @@ ABSENT = 2 * PERIOD + 1
 def clock() -> ManualClock:
     """A clock shortly before the end of a month."""
     return ManualClock(datetime(2030, 1, 31, 23, 50, tzinfo=UTC))
+
+
+async def kinds(federation: World) -> list[str]:
+    """What envoy a did."""
+    return [event.kind for event in await event_rows.of_the_federation(federation.db) if event.actor == "a"]
 
 
 async def reconcile(federation: World) -> bool:
@@ -43,10 +48,10 @@ async def test_session_begins_with_the_registration_and_follows_the_heartbeats(
 
     await beat(timed, clock, 5 * PERIOD)
 
-    [(envoy, month, seconds, is_open)] = await rows(timed.db, SESSIONS)
-    assert (envoy, month, is_open) == ("a", "2030-01", 1)
+    [(envoy, month, seconds, is_open)] = await presence_rows.sessions(timed.db)
+    assert (envoy, month, is_open) == ("a", "2030-01", True)
     assert seconds == pytest.approx(5 * PERIOD, abs=0.01)
-    assert await rows(timed.db, KINDS) == ["shard_registered", "envoy_online"]
+    assert await kinds(timed) == ["shard_registered", "envoy_online"]
 
 
 async def test_silent_envoys_session_ends_where_it_was_heard_of_last(timed: World, clock: ManualClock) -> None:
@@ -57,9 +62,9 @@ async def test_silent_envoys_session_ends_where_it_was_heard_of_last(timed: Worl
     assert not await reconcile(timed)
     assert not await reconcile(timed)
 
-    [(_, _, seconds, is_open)] = await rows(timed.db, SESSIONS)
-    assert (seconds, is_open) == (pytest.approx(2 * PERIOD, abs=0.01), 0)
-    assert await rows(timed.db, KINDS) == ["shard_registered", "envoy_online", "envoy_offline"]
+    [(_, _, seconds, is_open)] = await presence_rows.sessions(timed.db)
+    assert (seconds, is_open) == (pytest.approx(2 * PERIOD, abs=0.01), False)
+    assert await kinds(timed) == ["shard_registered", "envoy_online", "envoy_offline"]
 
 
 async def test_envoy_that_is_back_begins_another_session(timed: World, clock: ManualClock) -> None:
@@ -70,11 +75,11 @@ async def test_envoy_that_is_back_begins_another_session(timed: World, clock: Ma
 
     assert await reconcile(timed)
 
-    assert [(month, is_open) for _, month, _, is_open in await rows(timed.db, SESSIONS)] == [
-        ("2030-01", 0),
-        ("2030-01", 1),
+    assert [(month, is_open) for _, month, _, is_open in await presence_rows.sessions(timed.db)] == [
+        ("2030-01", False),
+        ("2030-01", True),
     ]
-    assert (await rows(timed.db, KINDS))[-2:] == ["envoy_offline", "envoy_online"]
+    assert (await kinds(timed))[-2:] == ["envoy_offline", "envoy_online"]
 
 
 @pytest.mark.parametrize("registers", [True, False])
@@ -93,7 +98,7 @@ async def test_sessions_do_not_overlap_where_the_clock_went_back_between_them(
     await timed.process.envoys.heartbeat(Heartbeat("a", False))
     await reconcile(timed)
 
-    [first, second] = await rows(timed.db, "SELECT online_at, offline_at FROM envoy_sessions ORDER BY id")
+    [first, second] = await presence_rows.stretches(timed.db)
     assert second == (first[1], None)
 
 
@@ -107,7 +112,7 @@ async def test_session_is_cut_where_a_month_ends(timed: World, clock: ManualCloc
     assert (january, february) == ("2030-01", "2030-02")
     assert str(cut)[:19] == str(begun)[:19] == "2030-02-01 00:00:00"
     assert (first, second) == (600.0, pytest.approx(6 * PERIOD, abs=PERIOD))
-    assert await rows(timed.db, KINDS) == ["shard_registered", "envoy_online"]
+    assert await kinds(timed) == ["shard_registered", "envoy_online"]
 
 
 async def test_outage_of_the_director_does_not_end_a_session(timed: World, clock: ManualClock) -> None:
@@ -117,7 +122,7 @@ async def test_outage_of_the_director_does_not_end_a_session(timed: World, clock
 
     await reconcile(timed)
 
-    assert [is_open for *_, is_open in await rows(timed.db, SESSIONS)] == [1]
+    assert [is_open for *_, is_open in await presence_rows.sessions(timed.db)] == [True]
 
 
 async def test_nothing_is_decided_about_sessions_before_an_outage_is_accounted_for(
@@ -128,11 +133,11 @@ async def test_nothing_is_decided_about_sessions_before_an_outage_is_accounted_f
     clock.advance(timedelta(minutes=5))
 
     await timed.process.periodic_jobs.reconcile_sessions()
-    assert [is_open for *_, is_open in await rows(timed.db, SESSIONS)] == [1]
+    assert [is_open for *_, is_open in await presence_rows.sessions(timed.db)] == [True]
 
     await timed.process.ticker.tick()
     await timed.process.periodic_jobs.reconcile_sessions()
-    assert [is_open for *_, is_open in await rows(timed.db, SESSIONS)] == [0]
+    assert [is_open for *_, is_open in await presence_rows.sessions(timed.db)] == [False]
 
 
 async def test_envoy_has_one_open_session(timed: World) -> None:
@@ -143,7 +148,7 @@ async def test_envoy_has_one_open_session(timed: World) -> None:
             return await sessions.open_one(tx, "a")
 
     assert not any(await asyncio.gather(*(open_one() for _ in range(4))))
-    assert await one(timed.db, "SELECT count(*) FROM envoy_sessions") == 1
+    assert len(await presence_rows.sessions(timed.db)) == 1
 
 
 @only_postgresql
@@ -161,26 +166,25 @@ async def test_session_that_a_registration_opens_in_that_moment_stays_the_only_o
 
     await looking
 
-    assert [is_open for *_, is_open in await rows(timed.db, SESSIONS)] == [0, 1]
+    assert [is_open for *_, is_open in await presence_rows.sessions(timed.db)] == [False, True]
 
 
 async def test_open_session_is_not_written_at_every_look(timed: World, clock: ManualClock) -> None:
     await timed.register("a")
-    before = await one(timed.db, "SELECT last_seen_at FROM envoy_sessions")
+    before = await presence_rows.last_seen(timed.db)
     clock.advance(timedelta(seconds=5))
     await timed.process.envoys.heartbeat(Heartbeat("a", False))
 
     await reconcile(timed)
 
-    assert await one(timed.db, "SELECT last_seen_at FROM envoy_sessions") == before
+    assert await presence_rows.last_seen(timed.db) == before
 
 
 @only_postgresql
 async def test_sessions_are_left_to_whoever_looks_at_them(timed: World, clock: ManualClock) -> None:
     await timed.register("a")
     await live(timed, clock, ABSENT)
-    lock = "SELECT name FROM duties WHERE name = :name FOR NO KEY UPDATE"
-    async with holding(timed.db, lock, name=federations.SESSIONS):
+    async with locks.periodic_job(timed.db, federations.SESSIONS):
         await asyncio.wait_for(timed.process.periodic_jobs.reconcile_sessions(), PATIENCE)
 
-    assert [is_open for *_, is_open in await rows(timed.db, SESSIONS)] == [1]
+    assert [is_open for *_, is_open in await presence_rows.sessions(timed.db)] == [True]

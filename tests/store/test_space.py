@@ -2,13 +2,12 @@
 
 import os
 
-import asyncpg
-
 from director.store import stash
 from director.store.engine import space
 from director.store.engine.database import Database
 from tests.store.blobs import begin, put, seal, sweep
 from tests.store.words import only_postgresql
+from tests.tables import blob_rows
 from tests.world import World
 
 PIECE = 1 << 20
@@ -33,9 +32,7 @@ async def test_room_that_was_made_inside_the_database_is_used_again(federation: 
     async with db.write("give up") as tx:
         await stash.give_up(tx, upload.blob_id)
     assert await sweep(db) == 1
-    connection = await asyncpg.connect(migrated_url)
-    await connection.execute("VACUUM blob_chunks")
-    await connection.close()
+    await blob_rows.vacuum_chunks(migrated_url)
     vacuumed = await used_pieces(db)
 
     assert full - empty in (20, 21)

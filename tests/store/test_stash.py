@@ -4,23 +4,14 @@ import asyncio
 
 import pytest
 
-from director.domain.messages import Content
+from director.domain.content import Content
 from director.errors import NotFound, Unavailable
 from director.store import stash
 from director.store.engine.database import Database
 from director.store.stash import Blob
-from tests.store.blobs import BLOBS, CHUNK, DATA, begin, complete, put, seal, sweep, take, whole
-from tests.store.words import (
-    PATIENCE,
-    change,
-    explained,
-    holding,
-    one,
-    only_postgresql,
-    recorded_statements,
-    rows,
-    waits,
-)
+from tests.store.blobs import CHUNK, DATA, begin, complete, put, seal, sweep, take, whole
+from tests.store.words import PATIENCE, explained, only_postgresql, recorded_statements, waits
+from tests.tables import blob_rows, crowds, locks
 from tests.world import content_of
 
 
@@ -32,7 +23,8 @@ async def test_blob_that_was_taken_is_what_was_sent(db: Database) -> None:
     assert blob == sealed == Blob(blob.id, len(DATA), CHUNK, content_of(DATA).digest)
     assert blob.content == content_of(DATA)
     assert await whole(db, blob) == DATA
-    assert await rows(db, "SELECT state, expires_at FROM blobs") == [("taken", None)]
+    assert await blob_rows.states(db) == ["taken"]
+    assert await blob_rows.expiries(db) == [None]
     async with db.read() as tx:
         assert await stash.get(tx, blob.id) == blob
 
@@ -52,7 +44,7 @@ async def test_upload_goes_on_at_the_first_missing_chunk(db: Database) -> None:
         missing.append((await begin(db)).missing)
 
     assert missing == [0, 1, 1, None]
-    assert len(await rows(db, BLOBS)) == 1
+    assert len(await blob_rows.blobs(db)) == 1
 
 
 async def test_upload_goes_on_with_the_chunks_it_began_with(db: Database) -> None:
@@ -76,7 +68,7 @@ async def test_chunk_sent_again_stays_as_it_is(db: Database) -> None:
 
     assert await put(db, upload, 0, b"XXXXXXXXXX") is False
 
-    assert bytes(await one(db, "SELECT data FROM blob_chunks")) == DATA[:CHUNK]
+    assert await blob_rows.chunk_data(db) == [DATA[:CHUNK]]
 
 
 async def test_sealing_again_changes_nothing(db: Database) -> None:
@@ -103,13 +95,13 @@ async def test_upload_of_other_content_replaces_the_one_before(db: Database, oth
     new = await begin(db, other)
 
     assert new.missing == 0
-    assert await rows(db, BLOBS) == [(old.blob_id, None, "receiving"), (new.blob_id, "p", "receiving")]
+    assert await blob_rows.blobs(db) == [(old.blob_id, None, "receiving"), (new.blob_id, "p", "receiving")]
     with pytest.raises(Unavailable, match="begin it again"):
         await seal(db, old)
     assert await sweep(db) == 1
     with pytest.raises(Unavailable, match="begin it again"):
         await put(db, old, 1)
-    assert await rows(db, BLOBS) == [(new.blob_id, "p", "receiving")]
+    assert await blob_rows.blobs(db) == [(new.blob_id, "p", "receiving")]
 
 
 async def test_complete_blob_is_replaced_by_other_content_too(db: Database) -> None:
@@ -128,7 +120,7 @@ async def test_blob_begun_afresh_replaces_whatever_was_there(db: Database) -> No
         upload = await stash.begin_new(tx, "p", 5, chunk_bytes=CHUNK)
 
     assert (upload.size_bytes, upload.missing) == (5, 0)
-    assert await one(db, "SELECT digest FROM blobs WHERE purpose = 'p'") is None
+    assert await blob_rows.digest(db, "p") is None
     assert await sweep(db) == 1
 
 
@@ -166,7 +158,7 @@ async def test_blob_is_taken_once(db: Database) -> None:
         await take(db)
 
 
-async def test_purpose_is_free_again_once_its_blob_was_taken(db: Database) -> None:
+async def test_upload_key_is_free_again_once_its_blob_was_taken(db: Database) -> None:
     first = await complete(db)
     await take(db)
 
@@ -187,7 +179,7 @@ async def test_taken_blob_can_be_neither_given_up_nor_sealed_nor_discarded(db: D
     with pytest.raises(Unavailable):
         await seal(db, upload)
 
-    assert await rows(db, BLOBS) == [(blob.id, "p", "taken")]
+    assert await blob_rows.blobs(db) == [(blob.id, "p", "taken")]
     assert await sweep(db) == 0
 
 
@@ -229,24 +221,18 @@ async def test_upload_that_is_given_up_in_this_moment_is_not_sealed(db: Database
 @only_postgresql
 async def test_taking_does_not_wait_for_whoever_is_at_the_blob(db: Database) -> None:
     await complete(db)
-    async with holding(db, "SELECT id FROM blobs FOR UPDATE"):
+    async with locks.every_blob(db):
         with pytest.raises(Unavailable, match="send it again"):
             await asyncio.wait_for(take(db), PATIENCE)
 
     assert await take(db)
 
 
-async def test_purpose_is_looked_up_by_its_index(db: Database) -> None:
+async def test_upload_key_is_looked_up_by_its_index(db: Database) -> None:
     await begin(db)
     with recorded_statements() as statements:
         await begin(db)
-    if db.replicated:
-        await change(
-            db,
-            "INSERT INTO blobs (purpose, digest, size_bytes, chunk_bytes, state, created_at, expires_at) "
-            "SELECT 'other ' || n, '', 1, 1, 'complete', now(), now() FROM generate_series(1, 5000) n",
-        )
-        await change(db, "ANALYZE blobs")
+    await crowds.crowd_uploads(db)
 
-    [(statement, parameters)] = [each for each in statements if "FROM blobs" in each[0]]
-    assert "uq_blobs_purpose" in await explained(db, statement, parameters)
+    [(statement, parameters)] = [each for each in statements if blob_rows.READ in each[0]]
+    assert blob_rows.UPLOAD_KEY_INDEX in await explained(db, statement, parameters)

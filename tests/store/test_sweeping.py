@@ -10,8 +10,9 @@ from director.errors import NotFound, Unavailable
 from director.store import contents, stash
 from director.store.engine.database import Database
 from director.store.stash import Upload
-from tests.store.blobs import BLOBS, CHUNK, DATA, begin, complete, put, seal, sweep, take, whole
-from tests.store.words import PATIENCE, change, only_postgresql, rows, waits
+from tests.store.blobs import CHUNK, DATA, begin, complete, put, seal, sweep, take, whole
+from tests.store.words import PATIENCE, only_postgresql, waits
+from tests.tables import blob_rows, changes
 from tests.world import World
 
 
@@ -33,22 +34,22 @@ async def test_discarded_upload_is_swept(db: Database) -> None:
         await stash.discard(tx, "p")
 
     assert await sweep(db) == 1
-    assert await rows(db, "SELECT number FROM blob_chunks") == []
+    assert await blob_rows.chunks(db) == []
 
 
 async def test_sweep_deletes_what_expired_and_nothing_else(timed: World, clock: ManualClock) -> None:
     db = timed.db
-    await complete(db, purpose="taken")
-    taken = await take(db, purpose="taken")
-    await complete(db, purpose="old")
+    await complete(db, upload_key="taken")
+    taken = await take(db, upload_key="taken")
+    await complete(db, upload_key="old")
     clock.advance(timedelta(seconds=1))
-    young = await complete(db, purpose="young")
+    young = await complete(db, upload_key="young")
     clock.advance(stash.UNCLAIMED - timedelta(seconds=1))
 
     assert await sweep(db) == 1
 
-    assert await rows(db, BLOBS) == [(taken.id, "taken", "taken"), (young.id, "young", "complete")]
-    assert await rows(db, "SELECT DISTINCT blob_id FROM blob_chunks ORDER BY 1") == [taken.id, young.id]
+    assert await blob_rows.blobs(db) == [(taken.id, "taken", "taken"), (young.id, "young", "complete")]
+    assert {blob_id for blob_id, _ in await blob_rows.chunks(db)} == {taken.id, young.id}
     clock.advance(timedelta(seconds=1))
     assert await sweep(db) == 1
     clock.advance(timedelta(days=1000))
@@ -99,19 +100,19 @@ async def test_id_of_a_swept_blob_is_never_used_again(db: Database) -> None:
     async with db.write("give up") as tx:
         await stash.give_up(tx, stalled.blob_id)
     await sweep(db)
-    other = await begin(db, purpose="other")
+    other = await begin(db, upload_key="other")
 
     with pytest.raises(Unavailable, match="begin it again"):
         await put(db, stalled, 0)
 
     assert other.blob_id != stalled.blob_id
-    assert await rows(db, "SELECT number FROM blob_chunks") == []
+    assert await blob_rows.chunks(db) == []
 
 
 @only_postgresql
 async def test_chunk_waits_for_a_sweep_of_its_blob_and_is_told_to_begin_again(db: Database) -> None:
     upload = await begin(db)
-    await change(db, "UPDATE blobs SET expires_at = '2000-01-01'")
+    await changes.expire_uploads(db)
     async with db.write("sweep") as sweeping:
         assert await stash.sweep_one(sweeping)
         late = asyncio.create_task(put(db, upload, 0))
@@ -119,17 +120,17 @@ async def test_chunk_waits_for_a_sweep_of_its_blob_and_is_told_to_begin_again(db
 
     with pytest.raises(Unavailable, match="begin it again"):
         await late
-    assert await rows(db, "SELECT number FROM blob_chunks") == []
+    assert await blob_rows.chunks(db) == []
 
 
 @only_postgresql
 async def test_sweep_passes_by_what_is_being_used(db: Database) -> None:
-    upload, other = await begin(db), await begin(db, purpose="other")
-    await change(db, "UPDATE blobs SET expires_at = '2000-01-01'")
+    upload, other = await begin(db), await begin(db, upload_key="other")
+    await changes.expire_uploads(db)
     async with db.write("put") as putting:
         await stash.put(putting, upload.blob_id, 0, DATA[:CHUNK])
 
         assert await asyncio.wait_for(sweep(db), PATIENCE) == 1
 
-    assert await rows(db, "SELECT id FROM blobs") == [upload.blob_id]
+    assert await blob_rows.ids(db) == [upload.blob_id]
     assert other.blob_id != upload.blob_id

@@ -3,34 +3,45 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, Pool, event, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from director.effects import ManualClock
 from director.errors import Unavailable
 from director.store.engine import postgresql, sqlite
-from director.store.engine.database import Database, Hint
+from director.store.engine.database import Database
 from director.store.engine.opening import open_database
-from director.store.tables import duties
-from tests.store.words import DUTIES, change, only_postgresql, only_sqlite, rows, seen_from_outside, write
+from director.store.engine.topics import Topic
+from tests.store.words import PATIENCE, only_postgresql, only_sqlite
+from tests.tables import scratch_rows
+from tests.tables.scratch_rows import write
+from tests.tables.statements import rows
+
+
+@contextlib.contextmanager
+def seen(where: type, what: str, then: Callable[[], object] = lambda: None) -> Iterator[list[Any]]:
+    """See what engines or pools do, and do something at that moment."""
+    happened: list[Any] = []
+
+    def see(subject: Any, *_: Any) -> None:
+        happened.append(subject)
+        then()
+
+    event.listen(where, what, see)
+    yield happened
+    event.remove(where, what, see)
 
 
 @pytest.fixture
 def commits() -> Iterator[list[Any]]:
     """Every COMMIT that an engine sends."""
-    seen: list[Any] = []
-
-    def see(connection: Any) -> None:
-        seen.append(connection)
-
-    event.listen(Engine, "commit", see)
-    yield seen
-    event.remove(Engine, "commit", see)
+    with seen(Engine, "commit") as happened:
+        yield happened
 
 
 @pytest.mark.parametrize("failing", [0, 1, 4, 8], ids=["the first", "the second", "one between", "the last"])
@@ -41,7 +52,7 @@ async def test_failing_writer_rolls_back_alone(plain: Database, failing: int) ->
 
     assert [number for number, outcome in enumerate(outcomes) if outcome is not None] == [failing]
     expected = [f"{number}{part}" for number in range(9) for part in "ab" if number != failing]
-    assert await rows(plain, DUTIES) == expected
+    assert await scratch_rows.names(plain) == expected
 
 
 async def test_writer_that_breaks_a_constraint_rolls_back_alone(plain: Database) -> None:
@@ -52,7 +63,7 @@ async def test_writer_that_breaks_a_constraint_rolls_back_alone(plain: Database)
     )
 
     assert [type(outcome) for outcome in outcomes] == [type(None), IntegrityError, type(None)]
-    assert await rows(plain, DUTIES) == ["after", "before", "taken"]
+    assert await scratch_rows.names(plain) == ["after", "before", "taken"]
 
 
 @only_sqlite
@@ -60,7 +71,7 @@ async def test_writers_that_wait_share_a_commit(plain: Database, commits: list[A
     await asyncio.gather(*(write(plain, f"{number:02}") for number in range(20)))
 
     assert len(commits) == 1
-    assert len(await rows(plain, DUTIES)) == 20
+    assert len(await scratch_rows.names(plain)) == 20
 
 
 @only_sqlite
@@ -69,7 +80,7 @@ async def test_writer_is_not_answered_before_the_common_commit(plain: Database) 
 
     async def answered(name: str) -> None:
         await write(plain, name)
-        seen.append(seen_from_outside(plain.url, DUTIES))
+        seen.append(scratch_rows.names_from_outside(plain.url))
 
     await asyncio.gather(answered("a"), answered("b"), answered("c"))
 
@@ -91,7 +102,7 @@ async def test_cancelled_writer_leaves_all_or_nothing_and_disturbs_nobody(plain:
     assert outcomes[0] is None
     assert outcomes[2] is None
     await write(plain, "later")
-    found = await rows(plain, DUTIES)
+    found = await scratch_rows.names(plain)
     half = [name for name in found if name.startswith("b")]
     assert half in ([], ["b1", "b2"])
     assert half or outcomes[1] is not None, "what was acknowledged is there"
@@ -111,10 +122,11 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_half_done_under_rando
     for number, task in enumerate(tasks):
         await asyncio.sleep(0)
         if number % 3 == 0:
-            asyncio.get_running_loop().call_later((number * 7 % 50) / 1000, task.cancel)
+            for again in range(1 + number % 2):  # once, or again while the connection is being closed
+                asyncio.get_running_loop().call_later((number * 7 % 50 + again) / 1000, task.cancel)
     await asyncio.wait(tasks)
 
-    found = await rows(plain, DUTIES)
+    found = await scratch_rows.names(plain)
     whole = {int(name[:3]) for name in found}
     assert found == [f"{number:03}{part}" for number in sorted(whole) for part in "ab"]
     assert acknowledged <= whole
@@ -128,12 +140,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_half_done_under_rando
 
 @only_postgresql
 async def test_commit_that_has_begun_is_not_cancelled(plain: Database) -> None:
-    for statement in (
-        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END'",
-        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON duties DEFERRABLE INITIALLY DEFERRED "
-        "FOR EACH ROW EXECUTE FUNCTION slow()",
-    ):
-        await change(plain, statement)
+    await scratch_rows.commit_slowly(plain)
     task = asyncio.create_task(write(plain, "committed"))
     while not await rows(plain, "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
         await asyncio.sleep(0.01)
@@ -142,7 +149,76 @@ async def test_commit_that_has_begun_is_not_cancelled(plain: Database) -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await rows(plain, DUTIES) == ["committed"]
+    assert await scratch_rows.names(plain) == ["committed"]
+
+
+@only_sqlite
+async def test_statement_that_takes_the_group_with_it_after_its_caller_was_cancelled_is_not_overlooked(
+    plain: Database,
+) -> None:
+    async def lose_the_transaction() -> None:
+        async with plain.write("test") as tx:
+            asyncio.get_running_loop().call_later(0.02, losing.cancel)
+            await scratch_rows.lose_the_transaction_slowly(tx)
+
+    earlier = asyncio.create_task(write(plain, "earlier"))
+    await asyncio.sleep(0)
+    losing = asyncio.create_task(lose_the_transaction())
+    outcomes = await asyncio.gather(earlier, losing, return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [Unavailable, asyncio.CancelledError]
+    await write(plain, "later")
+    assert await scratch_rows.names(plain) == ["later"]
+
+
+@pytest.fixture
+async def single(migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    """A database with one connection, or one for readers, so that the next caller gets what the last one left."""
+    for module, size in ((sqlite, "READERS"), (postgresql, "POOL")):
+        monkeypatch.setattr(module, size, 1)
+        monkeypatch.setattr(module, "POOL_SECONDS", PATIENCE)
+    opened = open_database(migrated_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.mark.parametrize("writing", [True, False], ids=["writer", "reader"])
+async def test_caller_that_is_cancelled_while_it_rolls_back_gives_its_connection_back(
+    single: Database, writing: bool
+) -> None:
+    async def fail() -> None:
+        async with single.write("test") if writing else single.read() as tx:
+            await scratch_rows.names(tx)
+            raise ValueError("on purpose")
+
+    with seen(Engine, "rollback", lambda: failing.cancel()) as rolled_back, seen(Pool, "invalidate") as lost:
+        failing = asyncio.create_task(fail())
+        await asyncio.wait([failing])
+
+    assert failing.cancelled()
+    assert (len(rolled_back), len(lost)) == (1, 0)
+    await write(single, "later")
+    assert await scratch_rows.names(single) == ["later"]
+
+
+@only_postgresql
+async def test_caller_that_is_cancelled_again_while_its_connection_is_closed_leaves_nothing_behind(
+    single: Database,
+) -> None:
+    async def wait() -> None:
+        async with single.write("test") as tx:
+            await scratch_rows.add(tx, "half")
+            asyncio.get_running_loop().call_later(0.01, waiting.cancel)
+            await tx.execute(text("SELECT pg_sleep(2)"))
+
+    with seen(Pool, "invalidate", lambda: waiting.cancel()) as closed:
+        waiting = asyncio.create_task(wait())
+        await asyncio.wait([waiting])
+
+    assert waiting.cancelled()
+    assert len(closed) == 1
+    await write(single, "later")
+    assert await scratch_rows.names(single) == ["later"]
 
 
 @only_sqlite
@@ -161,15 +237,15 @@ async def test_writer_cancelled_while_it_waits_for_the_file_leaves_the_next_one_
     with pytest.raises(asyncio.CancelledError):
         await task
     await write(plain, "after")
-    assert await rows(plain, DUTIES) == ["after", "before"]
+    assert await scratch_rows.names(plain) == ["after", "before"]
 
 
 async def test_cancelled_reader_leaves_its_connection_usable(plain: Database) -> None:
     async def read() -> None:
         async with plain.read() as tx:
-            await tx.execute(text(DUTIES))
+            await scratch_rows.names(tx)
             await asyncio.sleep(0)
-            await tx.execute(text(DUTIES))
+            await scratch_rows.names(tx)
 
     for number in range(60):
         task = asyncio.create_task(read())
@@ -177,49 +253,49 @@ async def test_cancelled_reader_leaves_its_connection_usable(plain: Database) ->
         task.cancel()
         await asyncio.wait([task])
 
-    assert await asyncio.gather(*(rows(plain, DUTIES) for _ in range(sqlite.READERS))) == [[]] * sqlite.READERS
+    assert await asyncio.gather(*(scratch_rows.names(plain) for _ in range(sqlite.READERS))) == [[]] * sqlite.READERS
 
 
 async def test_reader_sees_one_snapshot(plain: Database) -> None:
     await write(plain, "before")
 
     async with plain.read() as tx:
-        first = (await tx.execute(text(DUTIES))).scalars().all()
+        first = await scratch_rows.names(tx)
         await write(plain, "meanwhile")
-        second = (await tx.execute(text(DUTIES))).scalars().all()
+        second = await scratch_rows.names(tx)
 
     assert first == second == ["before"]
-    assert await rows(plain, DUTIES) == ["before", "meanwhile"]
+    assert await scratch_rows.names(plain) == ["before", "meanwhile"]
 
 
 async def test_reader_cannot_write(plain: Database) -> None:
     with pytest.raises((Unavailable, OperationalError), match=r"read-?only"):
         async with plain.read() as tx:
-            await tx.add(duties, {"name": "forbidden"})
+            await scratch_rows.add(tx, "forbidden")
 
     await write(plain, "allowed")
-    assert await rows(plain, DUTIES) == ["allowed"]
+    assert await scratch_rows.names(plain) == ["allowed"]
 
 
-async def test_hints_are_given_once_the_rows_are_there(plain: Database) -> None:
-    given: list[tuple[list[Hint], list[str]]] = []
-    plain.on_commit = lambda hints: given.append((list(hints), seen_from_outside(plain.url, DUTIES)))
+async def test_topics_are_given_once_the_rows_are_there(plain: Database) -> None:
+    given: list[tuple[list[Topic], list[str]]] = []
+    plain.on_commit = lambda topics: given.append((list(topics), scratch_rows.names_from_outside(plain.url)))
 
     async with plain.write("test") as tx:
-        tx.wake(("envoy", "a"), ("claim", 0))
-        await tx.add(duties, {"name": "row"})
+        tx.wake(Topic.envoy("a"), Topic.claim())
+        await scratch_rows.add(tx, "row")
         assert given == []
 
-    assert given == [([("envoy", "a"), ("claim", 0)], ["row"])]
+    assert given == [([Topic.envoy("a"), Topic.claim()], ["row"])]
 
 
-async def test_hints_of_what_was_rolled_back_are_not_given(plain: Database) -> None:
+async def test_topics_of_what_was_rolled_back_are_not_given(plain: Database) -> None:
     given: list[Any] = []
     plain.on_commit = given.append
 
     with pytest.raises(ValueError, match="on purpose"):
         async with plain.write("test") as tx:
-            tx.wake(("claim", 0))
+            tx.wake(Topic.claim())
             raise ValueError("on purpose")
 
     assert given == []

@@ -8,8 +8,8 @@ from director.errors import Corrupt, InvalidArgument, Unavailable
 from director.services import uploads
 from director.store.engine.database import Database
 from director.store.stash import Upload
-from tests.store.blobs import BLOBS, begin, put, sweep, take, whole
-from tests.store.words import rows
+from tests.store.blobs import begin, put, sweep, take, whole
+from tests.tables import blob_rows
 from tests.world import World, chunks_of, content_of
 
 LONG = bytes(range(256)) * 40
@@ -77,7 +77,7 @@ async def test_two_uploads_of_the_same_at_once_are_one(federation: World) -> Non
     blob = await take(federation.db, LONG)
     assert blob.id == upload.blob_id
     assert await whole(federation.db, blob) == LONG
-    assert len(await rows(federation.db, BLOBS)) == 1
+    assert len(await blob_rows.blobs(federation.db)) == 1
 
 
 async def test_upload_that_goes_on_after_its_blob_was_taken_is_told_to_ask_again(federation: World) -> None:
@@ -97,7 +97,7 @@ async def test_upload_begun_twice_at_once_is_one_blob(db: Database) -> None:
     begun = [outcome for outcome in outcomes if isinstance(outcome, Upload)]
     assert {upload.blob_id for upload in begun} == {begun[0].blob_id}
     assert all(isinstance(outcome, Upload | Unavailable) for outcome in outcomes)
-    assert len(await rows(db, BLOBS)) == 1
+    assert len(await blob_rows.blobs(db)) == 1
 
 
 @pytest.mark.parametrize("number", [1, 7])

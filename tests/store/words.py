@@ -1,25 +1,21 @@
 """Words for what the store's tests do, besides those of `tests.world`."""
 
 import asyncio
-import sqlite3
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import asyncpg
 import pytest
-from sqlalchemy import Engine, Executable, event, insert, literal, select, text
+from sqlalchemy import Engine, event
 
 from director.domain.types import DirectorId, ExperimentId
 from director.effects import ManualClock
 from director.store import clock as clocks
 from director.store import leases
-from director.store.engine.database import Database, Transaction
-from director.store.engine.opening import sqlite_path
+from director.store.engine.database import Database
 from director.store.leases import Fence
-from director.store.tables import duties, experiments
+from tests.tables import changes
 from tests.world import World
 
 LEASE = timedelta(seconds=10)
@@ -31,45 +27,6 @@ PATIENCE = 4
 
 only_sqlite = pytest.mark.parametrize("engine_kind", ["sqlite"], indirect=True)
 only_postgresql = pytest.mark.parametrize("engine_kind", ["postgresql"], indirect=True)
-
-
-async def rows(db: Database, query: str | Executable, **parameters: Any) -> list[Any]:
-    """Return what a query finds; plain values where it has one column."""
-    async with db.read() as tx:
-        found = (await tx.execute(text(query) if isinstance(query, str) else query, parameters)).all()
-    return [row[0] if len(row) == 1 else tuple(row) for row in found]
-
-
-async def one(db: Database, query: str | Executable, **parameters: Any) -> Any:
-    """Return the one row that a query finds."""
-    [found] = await rows(db, query, **parameters)
-    return found
-
-
-async def change(db: Database, statement: str, **parameters: Any) -> None:
-    """Run a statement of one's own, in a transaction of its own."""
-    async with db.write("change") as tx:
-        await tx.execute(text(statement), parameters)
-
-
-def seen_from_outside(url: str, query: str) -> list[Any]:
-    """Return what another program sees at this moment; for callbacks, which cannot wait."""
-    path, found = sqlite_path(url), []
-
-    async def ask() -> None:
-        connection = await asyncpg.connect(url)
-        found.extend(row[0] for row in await connection.fetch(query))
-        await connection.close()
-
-    if path is None:
-        thread = threading.Thread(target=lambda: asyncio.run(ask()))
-        thread.start()
-        thread.join()
-        return found
-    connection = sqlite3.connect(path)
-    found.extend(row[0] for row in connection.execute(query))
-    connection.close()
-    return found
 
 
 @contextmanager
@@ -95,50 +52,10 @@ async def explained(db: Database, statement: str, parameters: Any) -> str:
         return "\n".join(str(row) for row in found)
 
 
-async def crowd(db: Database, experiment_id: int) -> None:
-    """Fill the tables with what has ended: PostgreSQL's planner prefers to read a small one whole."""
-    if not db.replicated:
-        return
-    ended = "'state', 'finished', 'finished_at', now(), 'director_id', NULL, 'archive_blob_id', NULL"
-    named = "'id', 1000 + n, 'name', 'n' || n, 'submission_id', 'n' || n"
-    for statement in (
-        f"INSERT INTO experiments SELECT (jsonb_populate_record(e, jsonb_build_object({named}, {ended}))).* "
-        "FROM experiments e, generate_series(1, 3000) n WHERE e.id = :id",
-        "INSERT INTO shards (envoy, description, samples, sample_shape, target_shape, registered_at, updated_at) "
-        "SELECT 'e' || n, '', 1, '[]', '[]', now(), now() FROM generate_series(1, 3000) n",
-        "INSERT INTO collaborators (experiment_id, envoy, state, attempt, ended_at) "
-        "SELECT :id, 'e' || n, 'released', 1, now() FROM generate_series(1, 3000) n",
-        "INSERT INTO metrics SELECT id, 1, 1, 'a', 'train', 'loss', 0.5, now() FROM experiments WHERE id > 1000",
-        "ANALYZE",
-    ):
-        await change(db, statement, **({"id": experiment_id} if ":id" in statement else {}))
-
-
-DUTIES = "SELECT name FROM duties ORDER BY name"
-
-
-async def write(db: Database, *names: str, fail: bool = False) -> None:
-    """Write rows one by one; give way to others in between."""
-    async with db.write("test") as tx:
-        for name in names:
-            await tx.add(duties, {"name": name})
-            await asyncio.sleep(0)
-        if fail:
-            raise ValueError("on purpose")
-
-
 async def waits(task: "asyncio.Task[Any]") -> bool:
     """Whether a task is still waiting after a moment."""
     await asyncio.sleep(SOON)
     return not task.done()
-
-
-@asynccontextmanager
-async def holding(db: Database, statement: str, **parameters: Any) -> AsyncIterator[Transaction]:
-    """Hold the rows that a statement locks, in a transaction of its own."""
-    async with db.write("hold") as tx:
-        assert (await tx.execute(text(statement), parameters)).all(), "there is nothing to lock"
-        yield tx
 
 
 async def enter(db: Database, *directors: str, lease: timedelta = LEASE) -> None:
@@ -163,7 +80,7 @@ async def running(
     await federation.register(*envoys)
     view = await federation.submit(name, envoys=envoys, **more)
     await federation.admit()
-    return view.experiment.id
+    return view.id
 
 
 async def owned(federation: World, name: str = "experiment", envoys: Sequence[str] = ("a", "b"), **more: Any) -> Fence:
@@ -176,21 +93,9 @@ async def owned(federation: World, name: str = "experiment", envoys: Sequence[st
 async def die(db: Database, *directors: str) -> list[ExperimentId]:
     """Have directors die, and free what they owned."""
     for director in directors:
-        await change(db, "UPDATE directors SET reaped_at = expires_at WHERE id = :id", id=director)
+        await changes.declare_dead(db, director)
     async with db.write("free") as tx:
         return await leases.free(tx)
-
-
-async def clone(db: Database, original: int, name: str, **changes: Any) -> ExperimentId:
-    """Enter an experiment like another one, without its archive, its collaborators and its history."""
-    changed = {"name": name, "submission_id": name, "archive_blob_id": None} | changes
-    copied = [column for column in experiments.c if column.name not in ("id", *changed)]
-    given = [literal(value, experiments.c[column].type) for column, value in changed.items()]
-    like = select(*copied, *given).where(experiments.c.id == original)
-    async with db.write("clone") as tx:
-        names = [*(column.name for column in copied), *changed]
-        made = await tx.execute(insert(experiments).from_select(names, like).returning(experiments.c.id))
-        return ExperimentId(made.scalar_one())
 
 
 async def live(federation: World, clock: ManualClock, seconds: float) -> None:

@@ -1,33 +1,24 @@
 """What has begun is finished, and a cancellation is neither lost nor early."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
 
 import pytest
 
-from director.concurrency import uninterrupted, uninterrupted_here
-
-Uninterrupted = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
+from director.concurrency import uninterrupted
 
 
-@pytest.fixture(params=[uninterrupted, uninterrupted_here], ids=["in a task of its own", "in the caller's task"])
-def finish(request: pytest.FixtureRequest) -> Uninterrupted:
-    return request.param
-
-
-async def test_work_returns_and_raises_as_it_is(finish: Uninterrupted):
+async def test_work_returns_and_raises_as_it_is():
     async def failing() -> None:
         await asyncio.sleep(0)
         raise ValueError("mine")
 
-    assert await finish(asyncio.sleep(0, "answer")) == "answer"
-    assert await finish(asyncio.sleep(0.001, "answer")) == "answer"
+    assert await uninterrupted(asyncio.sleep(0, "answer")) == "answer"
+    assert await uninterrupted(asyncio.sleep(0.001, "answer")) == "answer"
     with pytest.raises(ValueError, match="mine"):
-        await finish(failing())
+        await uninterrupted(failing())
 
 
-async def test_work_that_is_cancelled_by_itself_ends_as_it_says(finish: Uninterrupted):
+async def test_work_that_is_cancelled_by_itself_ends_as_it_says():
     inner = asyncio.get_running_loop().create_future()
 
     async def waiting() -> None:
@@ -35,11 +26,11 @@ async def test_work_that_is_cancelled_by_itself_ends_as_it_says(finish: Uninterr
 
     asyncio.get_running_loop().call_soon(inner.cancel)
     with pytest.raises(asyncio.CancelledError):
-        await finish(waiting())
+        await uninterrupted(waiting())
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_work_is_finished_before_the_cancellation_goes_on(finish: Uninterrupted, times: int):
+async def test_work_is_finished_before_the_cancellation_goes_on(times: int):
     done = []
 
     async def work() -> None:
@@ -48,7 +39,7 @@ async def test_work_is_finished_before_the_cancellation_goes_on(finish: Uninterr
         await asyncio.sleep(0)
         done.append("work")
 
-    running = asyncio.ensure_future(finish(work()))
+    running = asyncio.ensure_future(uninterrupted(work()))
     for _ in range(times):
         await asyncio.sleep(0.01)
         running.cancel()
@@ -58,12 +49,12 @@ async def test_work_is_finished_before_the_cancellation_goes_on(finish: Uninterr
     assert done == ["work"]
 
 
-async def test_cancellation_goes_on_even_if_the_work_fails(finish: Uninterrupted):
+async def test_cancellation_goes_on_even_if_the_work_fails():
     async def failing() -> None:
         await asyncio.sleep(0.02)
         raise ValueError("mine")
 
-    running = asyncio.ensure_future(finish(failing()))
+    running = asyncio.ensure_future(uninterrupted(failing()))
     await asyncio.sleep(0)
     running.cancel()
 
@@ -72,7 +63,7 @@ async def test_cancellation_goes_on_even_if_the_work_fails(finish: Uninterrupted
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_cancellation_in_the_moment_in_which_the_work_ends_is_not_lost(finish: Uninterrupted, turns: int):
+async def test_cancellation_in_the_moment_in_which_the_work_ends_is_not_lost(turns: int):
     answer = asyncio.get_running_loop().create_future()
     done = []
 
@@ -81,7 +72,7 @@ async def test_cancellation_in_the_moment_in_which_the_work_ends_is_not_lost(fin
         done.append("work")
 
     async def caller() -> None:
-        await finish(work())
+        await uninterrupted(work())
         await asyncio.sleep(60)
 
     running = asyncio.create_task(caller())
@@ -96,7 +87,7 @@ async def test_cancellation_in_the_moment_in_which_the_work_ends_is_not_lost(fin
     assert done == ["work"]
 
 
-async def test_deadline_around_work_is_kept_once_it_is_done(finish: Uninterrupted):
+async def test_deadline_around_work_is_kept_once_it_is_done():
     done = []
 
     async def work() -> None:
@@ -105,13 +96,13 @@ async def test_deadline_around_work_is_kept_once_it_is_done(finish: Uninterrupte
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await finish(work())
+            await uninterrupted(work())
 
     assert done == ["work"]
     assert asyncio.current_task().cancelling() == 0
 
 
-async def test_two_may_wait_for_the_same(finish: Uninterrupted):
+async def test_two_may_wait_for_the_same():
     answer = asyncio.get_running_loop().create_future()
 
     async def work() -> int:
@@ -119,4 +110,4 @@ async def test_two_may_wait_for_the_same(finish: Uninterrupted):
 
     asyncio.get_running_loop().call_later(0.01, answer.set_result, 1)
 
-    assert await asyncio.gather(finish(work()), finish(work())) == [1, 1]
+    assert await asyncio.gather(uninterrupted(work()), uninterrupted(work())) == [1, 1]

@@ -24,12 +24,6 @@ RELEASES = sorted(path.name for path in HERE.iterdir() if path.is_dir() and not 
 SQLITE, POSTGRESQL = "director.db.gz", "director.sql.gz"
 
 
-def wheel_of(release: str) -> Path:
-    """Return the wheel of a release."""
-    [path] = (HERE / release).glob("*.whl")
-    return path
-
-
 def restore_sqlite(release: str, path: Path) -> None:
     """Write the database that a release left."""
     with gzip.open(HERE / release / SQLITE) as kept, path.open("wb") as file:
@@ -61,7 +55,7 @@ def keep(folder: Path) -> None:
         url = asyncio.run(server.create_database("kept"))
         schema.upgrade(url)
         asyncio.run(populate(url))
-        dump = [server.programs / "pg_dump", "--inserts", "--no-owner", "--dbname", url]
+        dump = [str(server.programs / "pg_dump"), "--inserts", "--no-owner", "--dbname", url]
         (folder / POSTGRESQL).write_bytes(gzip.compress(subprocess.check_output(dump), mtime=0))
     finally:
         server.remove()

@@ -1,9 +1,9 @@
 """Words for calls over a real channel: who makes them, message by message where they are streams."""
 
 import asyncio
-import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -13,12 +13,20 @@ import grpc.aio
 import pytest
 
 from director.errors import DirectorError
-from director.v1 import common_pb2, envoys_pb2_grpc, experiments_pb2, experiments_pb2_grpc, rounds_pb2, rounds_pb2_grpc
+from director.v1 import (
+    common_pb2,
+    envoys_pb2_grpc,
+    experiments_pb2,
+    experiments_pb2_grpc,
+    federation_pb2_grpc,
+    rounds_pb2,
+    rounds_pb2_grpc,
+)
+from director.wire import codec
 from director.wire.channels import aio_channel
-from director.wire.chunks import blob_info, chunk
 from director.wire.statuses import from_rpc_error
-from tests.store.words import one
-from tests.world import World
+from tests.tables import blob_rows
+from tests.world import World, content_of
 
 T = TypeVar("T")
 
@@ -29,6 +37,9 @@ on_both_engines = pytest.mark.parametrize("engine_kind", ["sqlite", "postgresql"
 
 AT_ONCE = 5.0
 """Seconds, on a busy machine: far less than a poll or a long poll."""
+
+LARGEST_MESSAGE = (4 << 20) + (64 << 10)
+"""Bytes of a message, at most, as the protos say."""
 
 
 class Client:
@@ -42,12 +53,13 @@ class Client:
         self._header = (("client_id", name),)
         self.envoys = envoys_pb2_grpc.EnvoyServiceStub(self._channel)
         self.experiments = experiments_pb2_grpc.ExperimentServiceStub(self._channel)
+        self.federation = federation_pb2_grpc.FederationServiceStub(self._channel)
         self.rounds = rounds_pb2_grpc.RoundServiceStub(self._channel)
 
     def submit(self) -> "Conversation":
         """Begin to submit an experiment."""
-        call = experiments_pb2_grpc.ExperimentServiceStub(self._plain).Submit(metadata=self._header)
-        return Conversation(call, experiments_pb2.SubmitRequest)
+        call = experiments_pb2_grpc.ExperimentServiceStub(self._plain).SubmitExperiment(metadata=self._header)
+        return Conversation(call, experiments_pb2.SubmitExperimentRequest)
 
     def contribute(self) -> "Conversation":
         """Begin to hand in a result."""
@@ -81,7 +93,7 @@ class Conversation:
         """Say the chunks that are wanted, but for so many at the end."""
         size = wanted.chunk_bytes
         for index in range(wanted.first_index, -(-len(data) // size) - but):
-            await self.say(chunk=chunk(index, data[index * size : (index + 1) * size]))
+            await self.say(chunk=chunk_of(data, index, size))
 
     async def say_no_more(self) -> None:
         """End one's own part."""
@@ -109,11 +121,24 @@ def refused(kind: type[DirectorError], match: str = "") -> Iterator[None]:
 
 def blob_of(data: bytes) -> common_pb2.BlobInfo:
     """Announce bytes."""
-    return blob_info(len(data), hashlib.sha256(data).digest())
+    return codec.write_content(content_of(data))
+
+
+def chunk_of(data: bytes, index: int, size: int) -> common_pb2.Chunk:
+    """Return one of the chunks of so many bytes that data are cut into."""
+    return common_pb2.Chunk(index=index, data=data[index * size : (index + 1) * size])
 
 
 async def until_stored(federation: World, *, chunks: int) -> None:
     """Wait until so many chunks are in the stash."""
     async with asyncio.timeout(AT_ONCE):
-        while await one(federation.db, "SELECT count(*) FROM blob_chunks") < chunks:
+        while await blob_rows.chunk_count(federation.db) < chunks:
             await asyncio.sleep(0.01)
+
+
+def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Wait in a thread until something is true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.01)

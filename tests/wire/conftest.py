@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from director.client import Federation
+from director.envoy import participation, registration
 from director.wire.server import Server
 from tests.wire.calls import SETTINGS, Client
+from tests.wire.federated import SHARD, Federated
 from tests.wire.proxy import Proxy
 from tests.wire.running import Collaborator, RunningDirector
+from tests.wire.traffic import Traffic
 from tests.world import PLAN, World, world
 
 
@@ -32,6 +35,14 @@ async def federation(migrated_url: str, settings: dict[str, Any]) -> AsyncIterat
     """A federation that is driven by hand."""
     async with world(migrated_url, **SETTINGS | settings) as opened:
         yield opened
+
+
+@pytest.fixture
+def traffic(monkeypatch: pytest.MonkeyPatch) -> Traffic:
+    """Notes what crosses the wires of directors that start after it; name it before them."""
+    noted = Traffic()
+    monkeypatch.setattr("director.wire.server.ErrorInterceptor", lambda: noted)
+    return noted
 
 
 @pytest.fixture
@@ -113,3 +124,18 @@ def make_workspace(tmp_path):
 def workspace(make_workspace):
     """A workspace with a good plan."""
     return make_workspace()
+
+
+@pytest.fixture
+async def federated(tmp_path, monkeypatch, unused_tcp_port) -> AsyncIterator[Federated]:
+    """A director that can be restarted, and whole envoys."""
+    (tmp_path / "envoy_test_shard.py").write_text(SHARD)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registration, "AFTER_ERROR_SECONDS", 0.5)
+    monkeypatch.setattr(registration, "RETIRED_SECONDS", 0.5)
+    monkeypatch.setattr(participation, "MOVED_ON_SECONDS", 0.05)
+    opened = Federated(tmp_path, unused_tcp_port)
+    await opened.start_director()
+    yield opened
+    await opened.stop_envoys()
+    await opened.stop_director()

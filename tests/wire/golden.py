@@ -1,7 +1,7 @@
 """Each message of the wire with every field set, as bytes that must never change.
 
-A change of them breaks every peer that is out there. Where one is meant (a new field, say), write them anew with
-`python -m tests.wire.golden` and look at the difference.
+A change of them breaks every peer of an older version. A new message or field changes them on purpose: record them
+again with `python -m tests.wire.golden` and read the difference before you commit it.
 """
 
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from director.v1 import common_pb2, envoys_pb2, experiments_pb2, rounds_pb2
+from director.v1 import common_pb2, envoys_pb2, experiments_pb2, federation_pb2, rounds_pb2
 
 FOLDER = Path(__file__).with_name("golden")
-FILES = common_pb2, envoys_pb2, experiments_pb2, rounds_pb2
+FILES = common_pb2, envoys_pb2, experiments_pb2, federation_pb2, rounds_pb2
 F = FieldDescriptor
 
 
@@ -66,7 +66,7 @@ def put(message: Message, field: FieldDescriptor) -> None:
 
 
 def value(field: FieldDescriptor, index: int) -> Any:
-    """Return a value for a field, never its default."""
+    """Return a value for a field, other than its default."""
     number = 10 * field.number + index
     match field.cpp_type:
         case F.CPPTYPE_STRING:
@@ -91,7 +91,7 @@ def golden() -> dict[str, bytes]:
 
 
 def main() -> None:
-    """Write them anew."""
+    """Record them again."""
     FOLDER.mkdir(exist_ok=True)
     for path in FOLDER.glob("*.bin"):
         path.unlink()

@@ -19,10 +19,10 @@ from director.facade import Director
 from director.settings import Settings
 from director.v1 import envoys_pb2, envoys_pb2_grpc, rounds_pb2, rounds_pb2_grpc
 from director.wire.channels import sync_channel
-from director.wire.chunks import blob_info, chunk, manifest_message, manifest_of
+from director.wire.chunks import Download
 from director.wire.server import Server
 from director.wire.statuses import from_rpc_error
-from tests.world import content_of
+from tests.wire.calls import blob_of, chunk_of
 
 T = TypeVar("T")
 
@@ -76,8 +76,9 @@ class Collaborator:
         self._channel = sync_channel(address, None, name)
         self._envoys = envoys_pb2_grpc.EnvoyServiceStub(self._channel)
         self._rounds = rounds_pb2_grpc.RoundServiceStub(self._channel)
+        self._manifest: Manifest | None = None
         shard = envoys_pb2.Shard(envoy=name, description=f"shard of {name}", samples=10)
-        self._envoys.RegisterShard(envoys_pb2.RegisterShardRequest(shard=shard))
+        self._session = self._envoys.RegisterShard(envoys_pb2.RegisterShardRequest(shard=shard)).session_id
 
     def close(self) -> None:
         """Hang up."""
@@ -85,41 +86,49 @@ class Collaborator:
 
     def take_part(self, *, rounds: int = 1_000_000) -> None:
         """Wait for an experiment and do so many rounds of it, or all."""
-        request = envoys_pb2.WaitExperimentRequest(envoy=self.name)
+        request = envoys_pb2.WaitExperimentRequest(envoy=self.name, session_id=self._session)
         while not (given := patiently(lambda: self._envoys.WaitExperiment(request))).HasField("engagement"):
             pass
-        engagement, done = given.engagement, 0
-        asked = rounds_pb2.GetTasksRequest(
-            experiment_id=engagement.experiment_id, envoy=self.name, attempt=engagement.attempt
-        )
+        who = {
+            "experiment_uid": given.engagement.experiment_uid,
+            "envoy": self.name,
+            "attempt": given.engagement.attempt,
+        }
+        done = 0
         while done < rounds:
-            answer = patiently(lambda: self._rounds.GetTasks(asked))
+            answer = patiently(lambda: self._rounds.PollTasks(rounds_pb2.PollTasksRequest(**who)))
             if answer.HasField("quit"):
                 return
             for task in answer.work.tasks:
-                patiently(partial(self._contribute, engagement, answer.work, task))
+                patiently(partial(self._contribute, who, answer.work, task))
             done += answer.HasField("work")
 
-    def _contribute(self, engagement: envoys_pb2.Engagement, work: rounds_pb2.Work, task: rounds_pb2.Task) -> None:
+    def _contribute(self, who: dict[str, Any], work: rounds_pb2.Work, task: rounds_pb2.Task) -> None:
         contribution = rounds_pb2.Contribution(
-            experiment_id=engagement.experiment_id,
-            envoy=self.name,
-            attempt=engagement.attempt,
-            round=work.round,
-            task=task.name,
-            samples=10,
-            metrics={"accuracy": work.round / 100},
+            **who, round=work.round, task=task.name, samples=10, metrics={"accuracy": work.round / 100}
         )
         data = b""
-        if task.kind == "train":
-            shapes = manifest_of(work.manifest).arrays(bytes(work.model.size_bytes))
+        if task.kind == rounds_pb2.Task.TRAIN:
+            manifest = self._layout(who, work)
+            shapes = manifest.arrays(bytes(work.model.size_bytes))
             update = {name: np.full_like(array, work.round) for name, array in shapes.items()}
-            data = b"".join(payload_pieces(Manifest.of(update), update))
-            contribution.update.CopyFrom(blob_info(len(data), bytes.fromhex(content_of(data).digest)))
-            contribution.manifest.CopyFrom(manifest_message(Manifest.of(update)))
+            data = b"".join(payload_pieces(manifest, update))
+            contribution.update.CopyFrom(blob_of(data))
+            contribution.manifest_sha256 = manifest.content.sha256
         wanted: SimpleQueue[rounds_pb2.SubmitContributionResponse] = SimpleQueue()
         for answer in self._rounds.SubmitContribution(_messages(contribution, data, wanted)):
             wanted.put(answer)
+
+    def _layout(self, who: dict[str, Any], work: rounds_pb2.Work) -> Manifest:
+        """Return the manifest of the model to start from; download it unless it is held already."""
+        download = Download(self._manifest)
+        if download.held_manifest_sha256 != work.manifest_sha256:
+            request = rounds_pb2.DownloadBaseModelRequest(**who, number=work.base_model)
+            for part in self._rounds.DownloadBaseModel(request):
+                download.take(part)
+        assert download.manifest is not None
+        self._manifest = download.manifest
+        return download.manifest
 
 
 def patiently(call: Callable[[], T]) -> T:
@@ -141,5 +150,4 @@ def _messages(
     while (answer := answers.get()).HasField("wanted"):
         size = answer.wanted.chunk_bytes
         for index in range(answer.wanted.first_index, -(-len(data) // size)):
-            piece = chunk(index, data[index * size : (index + 1) * size])
-            yield rounds_pb2.SubmitContributionRequest(chunk=piece)
+            yield rounds_pb2.SubmitContributionRequest(chunk=chunk_of(data, index, size))

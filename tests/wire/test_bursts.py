@@ -2,9 +2,8 @@
 
 import asyncio
 
-from director.domain.envoys import Shard
 from director.v1 import envoys_pb2
-from tests.store.words import one
+from tests.tables import presence_rows
 from tests.wire.calls import on_both_engines
 
 BURST = 200
@@ -12,10 +11,10 @@ BURST = 200
 
 @on_both_engines
 async def test_burst_of_heartbeats_of_one_envoy_is_answered(federation, clients):
-    await federation.register("a")
-    stub = clients("a").envoys
+    [session] = await federation.register("a")
+    stub, heartbeat = clients("a").envoys, envoys_pb2.HeartbeatRequest(envoy="a", session_id=session.id)
 
-    answers = await asyncio.gather(*(stub.Heartbeat(envoys_pb2.HeartbeatRequest(envoy="a")) for _ in range(BURST)))
+    answers = await asyncio.gather(*(stub.Heartbeat(heartbeat) for _ in range(BURST)))
 
     assert len(answers) == BURST
     assert {answer.period.seconds for answer in answers} == {60}
@@ -24,17 +23,17 @@ async def test_burst_of_heartbeats_of_one_envoy_is_answered(federation, clients)
 @on_both_engines
 async def test_burst_of_heartbeats_of_many_envoys_is_stored(federation, port, clients):
     names = [f"envoy {number}" for number in range(BURST)]
-    for name in names:
-        await federation.process.envoys.register(Shard(name, "", 10, (), ()))
+    sessions = await federation.register(*names)
     stub = clients("").envoys
 
     await asyncio.gather(
         *(
             stub.Heartbeat(
-                envoys_pb2.HeartbeatRequest(envoy=name, is_experiment_running=True), metadata=[("client_id", name)]
+                envoys_pb2.HeartbeatRequest(envoy=name, session_id=session.id, experiment_running=True),
+                metadata=[("client_id", name)],
             )
-            for name in names
+            for name, session in zip(names, sessions, strict=True)
         )
     )
 
-    assert await one(federation.db, "SELECT count(*) FROM heartbeats WHERE is_experiment_running") == BURST
+    assert len(await presence_rows.envoys_at_work(federation.db)) == BURST

@@ -2,12 +2,13 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from director.client import ExperimentState, Federation
+from director.client import ExperimentState, Federation, ModelReference
 from director.errors import (
     AlreadyExists,
     Conflict,
@@ -21,6 +22,7 @@ from director.errors import (
     PreconditionFailed,
     Unavailable,
 )
+from tests.wire.calls import until
 from tests.world import PLAN
 
 MODEL = {"weights": np.arange(8, dtype=np.float32), "bias": np.array([0.5])}
@@ -36,16 +38,9 @@ def same(one, two):
     return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
 
 
-def until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.01)
-
-
 def test_federation_and_its_envoys_are_told(researcher, envoy):
     assert len(researcher.federation().epoch) == 32
-    assert [(each.name, each.samples, each.is_online) for each in researcher.envoys()] == [("a", 10, True)]
+    assert [(each.name, each.shard.samples, each.online) for each in researcher.envoys()] == [("a", 10, True)]
 
 
 def test_experiment_runs_from_its_submission_to_its_best_model(researcher, envoy, workspace, tmp_path):
@@ -61,7 +56,7 @@ def test_experiment_runs_from_its_submission_to_its_best_model(researcher, envoy
     assert handle.model("last")["weights"].tolist() == [2.0] * 8
     assert handle.download_model("best", tmp_path / "best.safetensors") == info.best_model
     assert same(safetensors.numpy.load_file(tmp_path / "best.safetensors"), handle.model("best"))
-    assert [metric.seq for metric in handle.metrics()] == list(range(1, len(list(handle.metrics())) + 1))
+    assert [metric.cursor.seq for metric in handle.metrics()] == list(range(1, len(list(handle.metrics())) + 1))
     assert [event.kind for event in handle.events()][-1] == "experiment_finished"
 
 
@@ -73,11 +68,21 @@ def test_model_from_a_file_is_the_model_of_the_file(researcher, envoy, workspace
     assert same(handle.model("initial"), MODEL)
 
 
+def test_model_that_the_director_holds_is_referred_to_and_not_sent(proxy, researcher, envoy, workspace):
+    source = submit(researcher, workspace, model=LARGE)
+
+    with Federation(proxy.address, client_id="researcher") as far:
+        submit(far, workspace, name="two", model=ModelReference(source.uid, 0))
+
+    assert proxy.sent < LARGE_BYTES / 10
+    assert same(researcher.experiment("two").model("initial"), LARGE)
+
+
 def test_submission_that_is_repeated_is_one_experiment(researcher, envoy, workspace):
     first = submit(researcher, workspace, submission_id="one-and-only")
     second = submit(researcher, workspace, submission_id="one-and-only")
 
-    assert first.info.id == second.info.id
+    assert first.uid == second.uid
     assert [info.name for info in researcher.experiments()] == ["one"]
 
 
@@ -128,13 +133,22 @@ def test_model_that_is_not_there_leaves_no_file(researcher, envoy, workspace, tm
 
 
 def test_list_goes_on_behind_its_first_page(researcher, envoy, workspace, monkeypatch):
-    monkeypatch.setattr("director.services.experiment_use_cases.DEFAULT_PAGE", 2)
+    monkeypatch.setattr("director.services.paging.DEFAULT_PAGE", 2)
     for name in ("1", "2", "3", "4", "5"):
         submit(researcher, workspace, name=name)
 
     names = [info.name for info in researcher.experiments()]
 
     assert names == ["5", "4", "3", "2", "1"]
+
+
+def test_handle_of_a_closed_federation_says_so(director, envoy, workspace):
+    with Federation(director.address, client_id="researcher") as opened:
+        handle = submit(opened, workspace)
+
+    for deed in (handle.refresh, lambda: list(handle.metrics()), handle.model, opened.federation):
+        with pytest.raises(PreconditionFailed, match="is closed"):
+            deed()
 
 
 def test_wait_gives_up_in_time(researcher, envoy, workspace):
@@ -214,7 +228,7 @@ def test_metrics_are_followed_through_a_restart_without_a_gap(director, research
     assert not reader.is_alive()
     assert handle.refresh().state is ExperimentState.FINISHED
     assert followed == list(handle.metrics())
-    assert [metric.seq for metric in followed] == list(range(1, len(followed) + 1))
+    assert [metric.cursor.seq for metric in followed] == list(range(1, len(followed) + 1))
 
 
 def test_cursor_goes_on_behind_what_was_read_and_one_of_another_epoch_is_refused(researcher, envoy, workspace):
@@ -222,12 +236,12 @@ def test_cursor_goes_on_behind_what_was_read_and_one_of_another_epoch_is_refused
     handle.cancel()
     events = list(handle.events())
 
-    rest = list(handle.events(after=events[0].seq))
+    rest = list(handle.events(after=events[0].cursor))
 
     assert rest == events[1:]
     assert rest
     with pytest.raises(Conflict):
-        list(handle.events(after=1, epoch="of long ago"))
+        list(handle.events(after=replace(events[0].cursor, epoch="of long ago")))
 
 
 def test_replica_that_is_gone_is_passed_over(director, envoy):
@@ -240,7 +254,7 @@ def test_director_that_comes_back_in_time_is_waited_for(director, researcher, en
     later = threading.Timer(1.0, director.start)
     later.start()
 
-    envoys = researcher.envoys()
+    envoys = list(researcher.envoys())
 
     later.join()
     assert [each.name for each in envoys] == ["a"]
@@ -253,7 +267,7 @@ def test_nobody_at_the_address_is_told_once_patience_ends():
         Federation("127.0.0.1:1", client_id="researcher", patience=0.5) as nobody,
         pytest.raises(Unavailable, match=r"no answer from 127\.0\.0\.1:1 within 0\.5 s"),
     ):
-        nobody.envoys()
+        list(nobody.envoys())
 
     assert time.monotonic() - started < 10
 

@@ -8,26 +8,28 @@ import pytest
 from director.domain.tensors import Manifest
 from director.errors import ExperimentNotFound, InvalidArgument, RoundClosed, StaleAttempt, TensorMismatch
 from director.v1 import common_pb2, experiments_pb2, rounds_pb2
-from director.wire.chunks import manifest_message
-from tests.store.words import owned, rows
+from tests.store.words import owned
+from tests.tables import result_rows
 from tests.wire.calls import Client, Conversation, blob_of, gather, on_both_engines, refused, until_stored
 from tests.world import payload_of
 
 WEIGHTS = {"weights": np.arange(4000, dtype=np.float32)}
 UPDATE = payload_of(WEIGHTS)
-LAYOUT = manifest_message(Manifest.of(WEIGHTS))
-COUNTED = "SELECT envoy, task, samples FROM contributions ORDER BY envoy, task"
+MANIFEST = Manifest.of(WEIGHTS)
+OTHERS = Manifest.of({"w": WEIGHTS["weights"]})
+NOBODYS = "0" * 32
 
 
 class Collaborator:
     """An envoy in the first round of an experiment."""
 
-    def __init__(self, client: Client, envoy: str, experiment_id: int, attempt: int) -> None:
+    def __init__(self, client: Client, envoy: str, experiment_uid: str, attempt: int) -> None:
         self.client = client
-        self.who: dict[str, Any] = {"experiment_id": experiment_id, "envoy": envoy, "attempt": attempt}
+        self.who: dict[str, Any] = {"experiment_uid": experiment_uid, "envoy": envoy, "attempt": attempt}
 
     def trained(self, **more: Any) -> rounds_pb2.Contribution:
-        fields = {"round": 1, "task": "train", "samples": 10, "update": blob_of(UPDATE), "manifest": LAYOUT}
+        fields = {"round": 1, "task": "train", "samples": 10, "update": blob_of(UPDATE)}
+        fields["manifest_sha256"] = MANIFEST.content.sha256
         return rounds_pb2.Contribution(**self.who | fields | more)
 
     def validated(self, **more: Any) -> rounds_pb2.Contribution:
@@ -48,8 +50,8 @@ class Collaborator:
         assert await conversation.hear() is None
         return answer.accepted
 
-    async def tasks(self) -> rounds_pb2.GetTasksResponse:
-        return await self.client.rounds.GetTasks(rounds_pb2.GetTasksRequest(**self.who))
+    async def tasks(self) -> rounds_pb2.PollTasksResponse:
+        return await self.client.rounds.PollTasks(rounds_pb2.PollTasksRequest(**self.who))
 
 
 @pytest.fixture
@@ -62,13 +64,13 @@ async def fence(federation):
 @pytest.fixture
 async def a(federation, fence, clients) -> Collaborator:
     given = await federation.wait("a")
-    return Collaborator(clients("a"), "a", given.experiment_id, given.attempt)
+    return Collaborator(clients("a"), "a", given.experiment_uid, given.attempt)
 
 
 @pytest.fixture
 async def b(federation, fence, clients) -> Collaborator:
     given = await federation.wait("b")
-    return Collaborator(clients("b"), "b", given.experiment_id, given.attempt)
+    return Collaborator(clients("b"), "b", given.experiment_uid, given.attempt)
 
 
 async def test_round_is_worked_off_over_the_wire(federation, fence, a, b):
@@ -79,12 +81,14 @@ async def test_round_is_worked_off_over_the_wire(federation, fence, a, b):
     await federation.drive(fence)
 
     assert [(task.name, task.kind, task.function) for task in work.tasks] == [
-        ("train", "train", "work:train"),
-        ("validate", "validate", "work:validate"),
+        ("train", rounds_pb2.Task.TRAIN, "work:train"),
+        ("validate", rounds_pb2.Task.VALIDATE, "work:validate"),
     ]
-    assert (work.round, work.base_model, work.model, work.manifest) == (1, 0, blob_of(UPDATE), LAYOUT)
+    assert (work.round, work.base_model, work.model) == (1, 0, blob_of(UPDATE))
+    assert work.manifest_sha256 == MANIFEST.content.sha256
     assert (await a.tasks()).work.round == 2
-    assert await rows(federation.db, COUNTED) == [
+    counted = [(each.envoy, each.task, each.samples) for each in await result_rows.contributions(federation.db)]
+    assert counted == [
         ("a", "train", 10), ("a", "validate", 7), ("b", "train", 10), ("b", "validate", 7)
     ]  # fmt: skip
 
@@ -124,7 +128,7 @@ async def test_repeat_is_answered_without_an_upload_and_counts_once(federation, 
     _, of_an_older_attempt = await a.say(a.trained(attempt=0))
 
     assert in_time.accepted == closed.accepted == of_an_older_attempt.accepted == first
-    assert len(await rows(federation.db, COUNTED)) == 4
+    assert len(await result_rows.contributions(federation.db)) == 4
 
 
 async def test_repeat_with_another_content_is_answered_with_what_is_held(a):
@@ -135,22 +139,29 @@ async def test_repeat_with_another_content_is_answered_with_what_is_held(a):
     assert answer.accepted == first
 
 
+async def test_uid_may_be_written_in_capitals(federation, a):
+    await a.hand_in(a.validated(experiment_uid=a.who["experiment_uid"].upper()))
+
+    assert [each.task for each in await result_rows.contributions(federation.db)] == ["validate"]
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "match"),
     [
-        ({"experiment_id": 99}, ExperimentNotFound, "no such experiment"),
+        ({"experiment_uid": NOBODYS}, ExperimentNotFound, "no experiment"),
         ({"attempt": 0}, StaleAttempt, "handed the experiment again"),
         ({"attempt": 2}, StaleAttempt, "attempt 2"),
         ({"round": 2}, RoundClosed, "not asked"),
         ({"task": "sleep"}, InvalidArgument, "'sleep'"),
         ({"samples": 0}, InvalidArgument, "at least 1"),
         ({"metrics": {"a/b": 1.0}}, InvalidArgument, "slash"),
-        ({"update": None, "manifest": None}, InvalidArgument, "hands in an update"),
-        ({"manifest": None}, InvalidArgument, "hands in an update"),
+        ({"update": None, "manifest_sha256": b""}, InvalidArgument, "hands in an update"),
+        ({"update": None}, InvalidArgument, "hands in an update"),
         ({"update": common_pb2.BlobInfo(size_bytes=16000)}, InvalidArgument, "SHA-256"),
         ({"update": blob_of(UPDATE[4:])}, TensorMismatch, "15996 bytes"),
-        ({"manifest": manifest_message(Manifest.of({"w": WEIGHTS["weights"]}))}, TensorMismatch, "does not fit"),
-        ({"manifest": common_pb2.Manifest()}, TensorMismatch, "at least one tensor"),
+        ({"manifest_sha256": OTHERS.content.sha256}, TensorMismatch, "does not fit"),
+        ({"manifest_sha256": b""}, TensorMismatch, "does not fit"),
+        ({"manifest_sha256": MANIFEST.content.sha256[:31]}, TensorMismatch, "does not fit"),
         ({"task": "validate"}, InvalidArgument, "only validates"),
     ],
     ids=lambda value: (
@@ -161,7 +172,7 @@ async def test_bad_contribution_is_refused_before_anything_is_sent(federation, a
     with refused(kind, match):
         await a.say(a.trained(**change))
 
-    assert await rows(federation.db, COUNTED) == []
+    assert await result_rows.contributions(federation.db) == []
 
 
 async def test_update_with_holes_is_refused_and_a_mended_one_is_taken(a):
@@ -179,7 +190,7 @@ async def test_late_result_is_told_so(federation, fence, a, b):
     await a.hand_in(a.trained())
     for each in (b.trained(), b.validated()):
         await b.hand_in(each)
-    await federation.process.experiments.cancel("experiment", federation.process.caller("operator"))
+    await federation.process.experiments.cancel(a.who["experiment_uid"], federation.process.caller("operator"))
 
     with refused(RoundClosed, "^LATE: "):
         await a.say(a.validated())
@@ -190,19 +201,20 @@ async def test_stream_without_a_contribution_is_refused(a):
     await silent.say_no_more()
     await hasty.say(chunk=common_pb2.Chunk())
 
-    with refused(InvalidArgument, "the stream is empty"):
+    with refused(InvalidArgument, "ended before the contribution"):
         await silent.hear()
     with refused(InvalidArgument, "the first message of the stream is the contribution"):
         await hasty.hear()
 
 
 @on_both_engines
-async def test_numbers_that_are_none_are_streamed_as_they_were_sent(clients, a):
+async def test_infinities_and_nan_are_streamed_as_they_were_sent(clients, a):
     await a.hand_in(a.validated(metrics={"a": float("inf"), "b": float("-inf"), "c": float("nan"), "ä": 5e-324}))
 
-    request = experiments_pb2.StreamMetricsRequest(name="experiment")
-    found = await gather(clients("researcher").experiments.StreamMetrics(request))
+    request = experiments_pb2.StreamMetricsRequest(experiment_uid=a.who["experiment_uid"])
+    batches = await gather(clients("researcher").experiments.StreamMetrics(request))
 
-    assert [(metric.seq, metric.name, str(metric.value)) for metric in found] == [
+    found = [metric for batch in batches for metric in batch.metrics]
+    assert [(metric.cursor.seq, metric.name, str(metric.value)) for metric in found] == [
         (1, "a", "inf"), (2, "b", "-inf"), (3, "c", "nan"), (4, "ä", "5e-324")
     ]  # fmt: skip

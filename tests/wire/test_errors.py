@@ -1,4 +1,4 @@
-"""Every error crosses the wire as itself, and what is no error of ours says nothing."""
+"""Every error of ours crosses the wire as itself; a defect is answered without details."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,13 +8,13 @@ import grpc.aio
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from sqlalchemy import text
 
 from director import errors
 from director.errors import DirectorError
-from director.v1 import experiments_pb2
+from director.v1 import experiments_pb2, federation_pb2
 from director.wire.guard import ErrorInterceptor
 from director.wire.statuses import LONGEST_TEXT, code_of, from_rpc_error
+from tests.tables import changes
 
 
 def family(kind: type[DirectorError]) -> list[type[DirectorError]]:
@@ -154,24 +154,23 @@ async def test_error_of_ours_is_not_logged_as_a_defect(failing, channel, caplog)
 
 
 async def test_broken_database_says_nothing_of_its_statements(federation, clients, caplog):
-    async with federation.db.write("break") as tx:
-        await tx.execute(text("ALTER TABLE experiments RENAME TO lost"))
+    await changes.lose_experiments(federation.db)
 
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await clients("researcher").experiments.List(experiments_pb2.ListExperimentsRequest())
+        await clients("researcher").experiments.ListExperiments(experiments_pb2.ListExperimentsRequest())
 
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INTERNAL, "internal error")
-    assert "/director.v1.ExperimentService/List failed" in caplog.text
+    assert "/director.v1.ExperimentService/ListExperiments failed" in caplog.text
     assert "Traceback" in caplog.text
 
 
-async def test_bytes_that_are_no_message_and_methods_that_are_none_harm_nobody(port, clients):
+async def test_garbage_and_unknown_methods_are_refused_and_harm_no_other_call(port, clients):
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         with pytest.raises(grpc.aio.AioRpcError) as garbage:
-            await channel.unary_unary("/director.v1.ExperimentService/Get")(b"\xff\xff")
+            await channel.unary_unary("/director.v1.ExperimentService/GetExperiment")(b"\xff\xff")
         with pytest.raises(grpc.aio.AioRpcError) as unknown:
             await channel.unary_unary("/director.v1.ExperimentService/Guess")(b"")
 
     assert garbage.value.code() is not grpc.StatusCode.OK
     assert unknown.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert await clients("researcher").experiments.GetFederation(experiments_pb2.GetFederationRequest())
+    assert await clients("researcher").federation.GetFederation(federation_pb2.GetFederationRequest())

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ class Running:
 
     def __init__(self, federation: World, fence: Any, given: Any) -> None:
         self.federation, self.fence, self.given = federation, fence, given
+        self.uid = given["a"].experiment_uid
 
     async def round(self) -> None:
         """Do a round."""
@@ -41,20 +43,36 @@ async def experiment(federation) -> Running:
     return Running(federation, fence, {envoy: await federation.wait(envoy) for envoy in ("a", "b")})
 
 
+async def rows(call: Any, rows_of: Callable[[Any], Any]) -> AsyncIterator[Any]:
+    """Yield the rows of a stream one by one; no batch is empty."""
+    async for batch in call:
+        assert len(rows_of(batch)) > 0
+        for row in rows_of(batch):
+            yield row
+
+
 @pytest.fixture
-def metrics(clients) -> Open:
+def metrics(clients, experiment) -> Open:
     """Streams the experiment's metrics."""
-    return lambda **more: clients("researcher").experiments.StreamMetrics(
-        experiments_pb2.StreamMetricsRequest(**{"name": "experiment"} | more)
-    )
+    stub = clients("researcher").experiments
+
+    def stream(**more: Any) -> AsyncIterator[Any]:
+        request = experiments_pb2.StreamMetricsRequest(**{"experiment_uid": experiment.uid} | more)
+        return rows(stub.StreamMetrics(request), lambda batch: batch.metrics)
+
+    return stream
 
 
 @pytest.fixture
-def events(clients) -> Open:
+def events(clients, experiment) -> Open:
     """Streams the experiment's events."""
-    return lambda **more: clients("researcher").experiments.StreamEvents(
-        experiments_pb2.StreamEventsRequest(**{"name": "experiment"} | more)
-    )
+    stub = clients("researcher").experiments
+
+    def stream(**more: Any) -> AsyncIterator[Any]:
+        request = experiments_pb2.StreamEventsRequest(**{"experiment_uid": experiment.uid} | more)
+        return rows(stub.StreamEvents(request), lambda batch: batch.events)
+
+    return stream
 
 
 @pytest.fixture(params=["metrics", "events"])
@@ -73,8 +91,8 @@ async def test_stream_that_is_followed_tells_everything_and_ends_with_the_experi
     measured, happened = await asyncio.wait_for(asyncio.gather(*followed), AT_ONCE)
 
     for told in (measured, happened):
-        assert [each.seq for each in told] == list(range(1, len(told) + 1))
-        assert {each.epoch for each in told} == {await experiment.federation.process.epoch()}
+        assert [each.cursor.seq for each in told] == list(range(1, len(told) + 1))
+        assert {each.cursor.epoch for each in told} == {(await experiment.federation.process.federation.info()).epoch}
     assert happened[0].kind == "experiment_submitted"
     assert happened[-1].kind == "experiment_finished"
     assert {metric.origin for metric in measured} == {"a", "b", "aggregator"}
@@ -84,14 +102,14 @@ async def test_stream_that_is_followed_tells_everything_and_ends_with_the_experi
 
 @on_both_engines
 async def test_what_is_new_is_told_at_once(experiment, metrics):
-    following = metrics(follow=True, after_seq=0)
-    first = asyncio.ensure_future(anext(aiter(following)))
+    following = metrics(follow=True)
+    first = asyncio.ensure_future(anext(following))
     await asyncio.sleep(0.1)
 
     await experiment.federation.finish_round(experiment.given)
 
-    assert (await asyncio.wait_for(first, AT_ONCE)).seq == 1
-    following.cancel()
+    assert (await asyncio.wait_for(first, AT_ONCE)).cursor.seq == 1
+    await following.aclose()
 
 
 async def test_stream_that_is_not_followed_ends_with_what_is_there(experiment, stream):
@@ -109,14 +127,18 @@ async def test_reader_that_comes_back_goes_on_behind_its_cursor(experiment, stre
     before = await gather(stream())
     await experiment.round()
 
-    after = await gather(stream(after_seq=before[-1].seq, epoch=before[-1].epoch))
+    after = await gather(stream(after=before[-1].cursor))
 
     assert before + after == await gather(stream())
-    assert after[0].seq == before[-1].seq + 1
+    assert after[0].cursor.seq == before[-1].cursor.seq + 1
 
 
 async def test_cursor_in_the_future_finds_nothing_yet(experiment, stream):
-    assert await gather(stream(after_seq=1 << 62)) == []
+    await experiment.round()
+    cursor = (await gather(stream()))[-1].cursor
+    cursor.seq = 1 << 62
+
+    assert await gather(stream(after=cursor)) == []
 
 
 async def test_long_stream_is_read_page_by_page(experiment, stream, monkeypatch):
@@ -128,17 +150,17 @@ async def test_long_stream_is_read_page_by_page(experiment, stream, monkeypatch)
 
 
 @on_both_engines
-async def test_cursor_of_before_a_restore_is_refused(experiment, stream):
+async def test_cursor_from_before_a_restore_is_refused(experiment, stream):
     await experiment.round()
     before = (await gather(stream()))[-1]
     await begin_epoch(experiment.federation.db, experiment.federation.process.runtime.entropy)
 
-    with refused(Conflict, "start from 0"):
-        await gather(stream(after_seq=before.seq, epoch=before.epoch))
+    with refused(Conflict, "start without one"):
+        await gather(stream(after=before.cursor))
 
     after = await gather(stream())
-    assert after[0].seq == 1
-    assert after[0].epoch != before.epoch
+    assert after[0].cursor.seq == 1
+    assert after[0].cursor.epoch != before.cursor.epoch
 
 
 async def test_follower_of_a_director_that_stops_is_told_to_go_on_elsewhere(experiment, stream):
@@ -155,14 +177,57 @@ async def test_follower_of_a_removed_experiment_comes_to_its_end(experiment, eve
     following = asyncio.ensure_future(gather(events(follow=True)))
     await asyncio.sleep(0.1)
 
-    await experiment.federation.process.experiments.remove("experiment", Caller("researcher"))
+    await experiment.federation.process.experiments.remove(experiment.uid, Caller("researcher"))
 
     told = await asyncio.wait_for(following, AT_ONCE)
     assert "experiment_cancelled" in [event.kind for event in told]
 
 
-async def test_bad_cursor_and_unknown_experiment_are_refused(experiment, stream):
-    with refused(InvalidArgument, "negative"):
-        await gather(stream(after_seq=-1))
+@pytest.mark.parametrize(
+    ("change", "kind", "match"),
+    [
+        ({"seq": -1}, InvalidArgument, "negative"),
+        ({"stream": ""}, InvalidArgument, "of the stream ''"),
+        ({"stream": "federation"}, InvalidArgument, "of the stream 'federation'"),
+        ({"epoch": ""}, Conflict, "of another epoch"),
+        ({"epoch": "0" * 32}, Conflict, "of another epoch"),
+    ],
+    ids=str,
+)
+async def test_cursor_that_was_changed_is_refused(experiment, stream, change, kind, match):
+    await experiment.round()
+    cursor = (await gather(stream()))[0].cursor
+    for field, value in change.items():
+        setattr(cursor, field, value)
+
+    with refused(kind, match):
+        await gather(stream(after=cursor))
+
+
+async def test_cursor_of_metrics_is_not_one_of_events(experiment, metrics, events):
+    await experiment.round()
+    of_metrics, of_events = (await gather(metrics()))[0].cursor, (await gather(events()))[0].cursor
+
+    for open_stream, cursor in ((metrics, of_events), (events, of_metrics)):
+        with refused(InvalidArgument, "of the stream"):
+            await gather(open_stream(after=cursor))
+
+
+async def test_unknown_experiment_is_refused(stream):
     with refused(ExperimentNotFound):
-        await gather(stream(name="another"))
+        await gather(stream(experiment_uid="0" * 32))
+
+
+async def test_batch_ends_at_a_mebibyte_and_loses_nothing(experiment, events, clients, monkeypatch):
+    await experiment.finish()
+    whole = await gather(events())
+    monkeypatch.setattr("director.wire.pages.PAGE_BYTES", 700)
+
+    request = experiments_pb2.StreamEventsRequest(experiment_uid=experiment.uid)
+    batches = await gather(clients("researcher").experiments.StreamEvents(request))
+
+    assert [event for batch in batches for event in batch.events] == whole
+    assert len(batches) > 3
+    for batch, following in pairwise(batches):
+        assert batch.ByteSize() < 900
+        assert batch.ByteSize() + following.events[0].ByteSize() > 700

@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 from google.protobuf.message_factory import GetMessageClass
 
-from tests.wire.golden import FOLDER, descriptors, golden, variants
+from tests.wire.golden import FILES, FOLDER, descriptors, golden, variants
 
 PROTOS = sorted(Path("protos/director/v1").glob("*.proto"))
+
+
+def test_every_proto_is_among_the_files():
+    assert [file.DESCRIPTOR.name for file in FILES] == [f"director/v1/{proto.name}" for proto in PROTOS]
 
 
 def test_every_message_has_its_bytes_and_no_others_are_there():

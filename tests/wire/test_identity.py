@@ -1,4 +1,4 @@
-"""Everyone is somebody, and acts only as itself."""
+"""Each caller has a name, and acts as itself only."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ import grpc
 import pytest
 import trustme
 
-from director.bootstrap import tls_files
+from director.bootstrap import serve
 from director.errors import Forbidden, InvalidArgument, NotFound, PreconditionFailed, Unauthenticated, Unavailable
 from director.settings import Settings
 from director.v1 import (
@@ -16,13 +16,15 @@ from director.v1 import (
     envoys_pb2_grpc,
     experiments_pb2,
     experiments_pb2_grpc,
+    federation_pb2,
+    federation_pb2_grpc,
     rounds_pb2,
     rounds_pb2_grpc,
 )
 from director.wire.channels import TlsFiles, aio_channel
 from director.wire.server import Server
 from director.wire.statuses import from_rpc_error
-from tests.world import World, world
+from tests.world import PLAN, World, world
 
 
 @pytest.fixture
@@ -84,13 +86,13 @@ async def test_caller_without_tls_is_whom_the_header_names(port):
             await register(channel, "oslo")
 
 
-async def test_caller_who_is_nobody_is_refused(port):
+async def test_caller_without_a_name_is_refused(port):
     async with aio_channel(f"127.0.0.1:{port}", None, None) as channel:
         with pytest.raises(Unauthenticated, match="client_id"):
             await register(channel, "rome")
         with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
-            await experiments_pb2_grpc.ExperimentServiceStub(channel).GetFederation(
-                experiments_pb2.GetFederationRequest()
+            await federation_pb2_grpc.FederationServiceStub(channel).GetFederation(
+                federation_pb2.GetFederationRequest()
             )
 
 
@@ -98,11 +100,12 @@ CALLS_AS_ROME = {
     "Heartbeat": (envoys_pb2_grpc.EnvoyServiceStub, envoys_pb2.HeartbeatRequest(envoy="rome")),
     "WaitExperiment": (envoys_pb2_grpc.EnvoyServiceStub, envoys_pb2.WaitExperimentRequest(envoy="rome")),
     "ReportFailure": (envoys_pb2_grpc.EnvoyServiceStub, envoys_pb2.ReportFailureRequest(envoy="rome")),
-    "GetTasks": (rounds_pb2_grpc.RoundServiceStub, rounds_pb2.GetTasksRequest(envoy="rome")),
+    "Leave": (envoys_pb2_grpc.EnvoyServiceStub, envoys_pb2.LeaveRequest(envoy="rome")),
+    "PollTasks": (rounds_pb2_grpc.RoundServiceStub, rounds_pb2.PollTasksRequest(envoy="rome")),
 }
 STREAMS_AS_ROME = {
     "DownloadArchive": (envoys_pb2_grpc.EnvoyServiceStub, envoys_pb2.DownloadArchiveRequest(envoy="rome")),
-    "DownloadModel": (rounds_pb2_grpc.RoundServiceStub, rounds_pb2.DownloadRoundModelRequest(envoy="rome")),
+    "DownloadBaseModel": (rounds_pb2_grpc.RoundServiceStub, rounds_pb2.DownloadBaseModelRequest(envoy="rome")),
     "SubmitContribution": (
         rounds_pb2_grpc.RoundServiceStub,
         iter([rounds_pb2.SubmitContributionRequest(contribution=rounds_pb2.Contribution(envoy="rome"))]),
@@ -111,7 +114,7 @@ STREAMS_AS_ROME = {
 
 
 @pytest.mark.parametrize("method", CALLS_AS_ROME)
-async def test_nobody_acts_as_another_envoy(port, method):
+async def test_caller_does_not_act_as_another_envoy(port, method):
     stub, request = CALLS_AS_ROME[method]
 
     async with aio_channel(f"127.0.0.1:{port}", None, "oslo") as channel:
@@ -120,7 +123,7 @@ async def test_nobody_acts_as_another_envoy(port, method):
 
 
 @pytest.mark.parametrize("method", STREAMS_AS_ROME)
-async def test_nobody_streams_as_another_envoy(port, method):
+async def test_caller_does_not_stream_as_another_envoy(port, method):
     stub, request = STREAMS_AS_ROME[method]
 
     async with aio_channel(f"127.0.0.1:{port}", None, "oslo") as channel:
@@ -133,7 +136,7 @@ async def get(port: int, caller: str, name: str = "experiment") -> experiments_p
     async with aio_channel(f"127.0.0.1:{port}", None, caller) as channel:
         stub = experiments_pb2_grpc.ExperimentServiceStub(channel)
         try:
-            return await stub.Get(experiments_pb2.GetExperimentRequest(name=name))
+            return await stub.GetExperiment(experiments_pb2.GetExperimentRequest(experiment_name=name))
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
 
@@ -150,24 +153,19 @@ async def test_user_sees_own_and_shared_experiments_and_an_operator_all(federati
 
 async def test_only_operators_review(federation, port):
     await federation.register("a", "b")
-    await federation.submit(plan=(await plan_with_review()))
-    request = experiments_pb2.ReviewRequest(name="experiment", decision=experiments_pb2.ReviewRequest.DECISION_APPROVE)
+    submitted = await federation.submit(plan=PLAN + "review: manual\n")
+    approve = experiments_pb2.ReviewExperimentRequest.APPROVE
+    request = experiments_pb2.ReviewExperimentRequest(experiment_uid=submitted.uid, decision=approve)
 
     async def review(caller: str) -> experiments_pb2.Experiment:
         async with aio_channel(f"127.0.0.1:{port}", None, caller) as channel:
-            return await experiments_pb2_grpc.ExperimentServiceStub(channel).Review(request)
+            return await experiments_pb2_grpc.ExperimentServiceStub(channel).ReviewExperiment(request)
 
     with pytest.raises(grpc.aio.AioRpcError, match="PERMISSION_DENIED"):
         await review("researcher")
-    assert (await review("operator")).state == experiments_pb2.EXPERIMENT_STATE_PENDING
+    assert (await review("operator")).state == experiments_pb2.Experiment.PENDING
     with pytest.raises(grpc.aio.AioRpcError, match="FAILED_PRECONDITION"):
         await review("operator")
-
-
-async def plan_with_review() -> str:
-    from tests.world import PLAN
-
-    return PLAN + "review: manual\n"
 
 
 async def test_caller_with_tls_is_whom_the_certificate_names_whatever_the_header_says(secure_port, certificates):
@@ -216,11 +214,9 @@ async def test_port_in_use_is_said_to_be(federation, port):
     await server.stop(0)
 
 
-def test_tls_needs_all_three_files():
-    settings = Settings(certificate=Path("a.pem"))
-
+async def test_director_with_some_of_its_tls_files_does_not_start():
     with pytest.raises(InvalidArgument, match="all three"):
-        tls_files(settings)
+        await serve(Settings(certificate=Path("a.pem")), ready=print)
 
 
 async def test_missing_file_is_named(federation, tmp_path):

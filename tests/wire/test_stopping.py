@@ -8,7 +8,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from director.v1 import envoys_pb2, experiments_pb2
+from director.v1 import envoys_pb2, federation_pb2
 from director.wire.server import SERVICES
 from tests.wire.calls import AT_ONCE
 
@@ -26,19 +26,12 @@ def asked(service: str = "") -> health_pb2.HealthCheckRequest:
     return health_pb2.HealthCheckRequest(service=service)
 
 
-async def test_port_says_that_it_serves(health):
-    for service in ("", *SERVICES):
-        assert (await health.Check(asked(service))).status == SERVING
-    with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
-        await health.Check(asked("nothing"))
-
-
 async def test_director_that_is_going_says_so_while_it_still_takes_calls(server, health, clients):
     await server.withdraw()
 
     for service in ("", *SERVICES):
         assert (await health.Check(asked(service))).status == NOT_SERVING
-    assert await clients("researcher").experiments.GetFederation(experiments_pb2.GetFederationRequest())
+    assert await clients("researcher").federation.GetFederation(federation_pb2.GetFederationRequest())
 
 
 async def test_watcher_is_told_when_it_changes(server, health, caplog):
@@ -54,14 +47,15 @@ async def test_watcher_is_told_when_it_changes(server, health, caplog):
 
 
 async def test_call_that_runs_may_end_within_the_grace_and_no_other_is_taken(federation, server, clients):
-    await federation.register("a")
-    waiting = asyncio.ensure_future(clients("a").envoys.WaitExperiment(envoys_pb2.WaitExperimentRequest(envoy="a")))
+    [session] = await federation.register("a")
+    request = envoys_pb2.WaitExperimentRequest(envoy="a", session_id=session.id)
+    waiting = asyncio.ensure_future(clients("a").envoys.WaitExperiment(request))
     await asyncio.sleep(0.2)
 
     stopping = asyncio.create_task(server.stop(AT_ONCE))
     await asyncio.sleep(0.2)
     with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
-        await clients("b").experiments.GetFederation(experiments_pb2.GetFederationRequest(), wait_for_ready=False)
+        await clients("b").federation.GetFederation(federation_pb2.GetFederationRequest(), wait_for_ready=False)
     await federation.process.drain()
 
     assert not (await waiting).HasField("engagement")
@@ -69,8 +63,9 @@ async def test_call_that_runs_may_end_within_the_grace_and_no_other_is_taken(fed
 
 
 async def test_call_that_does_not_end_within_the_grace_is_cut_off(federation, server, clients):
-    await federation.register("a")
-    waiting = asyncio.ensure_future(clients("a").envoys.WaitExperiment(envoys_pb2.WaitExperimentRequest(envoy="a")))
+    [session] = await federation.register("a")
+    request = envoys_pb2.WaitExperimentRequest(envoy="a", session_id=session.id)
+    waiting = asyncio.ensure_future(clients("a").envoys.WaitExperiment(request))
     await asyncio.sleep(0.2)
 
     await asyncio.wait_for(server.stop(0.1), AT_ONCE)

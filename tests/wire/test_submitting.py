@@ -1,62 +1,53 @@
 """Submitting over the wire: asked for what is missing, chunk by chunk, and made an experiment once."""
 
 import asyncio
-import hashlib
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
-from director.domain.tensors import Manifest
-from director.errors import AlreadyExists, Forbidden, InvalidArgument, InvalidPlan, TensorMismatch, Unavailable
+from director.errors import (
+    AlreadyExists,
+    ExperimentNotFound,
+    Forbidden,
+    InvalidArgument,
+    InvalidPlan,
+    ModelNotFound,
+    TensorMismatch,
+    TooLarge,
+    Unavailable,
+)
 from director.v1 import common_pb2, experiments_pb2
-from director.wire.chunks import Download, blob_info, manifest_message
+from director.wire.chunks import Download
 from director.wire.statuses import from_rpc_error
-from tests.wire.calls import Client, Conversation, blob_of, on_both_engines, refused, until_stored
+from tests.wire.announcing import ARCHIVE, MANIFEST, MODEL, begin, go_on
+from tests.wire.calls import Client, blob_of, on_both_engines, refused, until_stored
 from tests.world import PLAN, archive_of, payload_of
-
-ARCHIVE = archive_of(PLAN, **{"notes.txt": "ä" * 5000})
-WEIGHTS = {"weights": np.arange(4000, dtype=np.float32)}
-MODEL = payload_of(WEIGHTS)
-
-
-def submission(**more: Any) -> experiments_pb2.Submission:
-    fields = {
-        "submission_id": "once-and-for-all",
-        "name": "experiment",
-        "collaborators": ["a", "b"],
-        "archive": blob_of(ARCHIVE),
-        "model": blob_of(MODEL),
-        "manifest": manifest_message(Manifest.of(WEIGHTS)),
-    }
-    return experiments_pb2.Submission(**fields | more)
-
-
-async def begin(client: Client, **more: Any) -> tuple[Conversation, Any]:
-    """Begin to submit; return the first answer too."""
-    conversation = client.submit()
-    await conversation.say(submission=submission(**more))
-    return conversation, await conversation.hear()
-
-
-async def go_on(conversation: Conversation, answer: Any) -> experiments_pb2.Experiment:
-    """Send whatever is wanted, to the end."""
-    if answer.HasField("archive_wanted"):
-        await conversation.say_chunks(ARCHIVE, answer.archive_wanted)
-        answer = await conversation.hear()
-    if answer.HasField("model_wanted"):
-        await conversation.say_chunks(MODEL, answer.model_wanted)
-        answer = await conversation.hear()
-    assert answer.HasField("experiment")
-    assert await conversation.hear() is None
-    return answer.experiment
 
 
 @pytest.fixture
 async def researcher(federation, clients):
     await federation.register("a", "b")
     return clients("researcher")
+
+
+def uploaded(payload: common_pb2.BlobInfo) -> experiments_pb2.ModelUpload:
+    return experiments_pb2.ModelUpload(payload=payload, manifest=blob_of(MANIFEST))
+
+
+async def listed(client: Client) -> list[experiments_pb2.Experiment]:
+    return list((await client.experiments.ListExperiments(experiments_pb2.ListExperimentsRequest())).experiments)
+
+
+async def initial_model(client: Client, experiment: experiments_pb2.Experiment) -> bytes:
+    """Download an experiment's initial model, verified; return its payload."""
+    initial = experiments_pb2.DownloadModelRequest.INITIAL
+    request = experiments_pb2.DownloadModelRequest(experiment_uid=experiment.uid, choice=initial)
+    download = Download()
+    payload = b"".join([download.take(part) async for part in client.experiments.DownloadModel(request)])
+    assert download.complete
+    return payload
 
 
 async def test_director_asks_for_the_archive_then_for_the_model_then_answers_with_the_experiment(researcher):
@@ -73,8 +64,8 @@ async def test_director_asks_for_the_archive_then_for_the_model_then_answers_wit
         "researcher",
         -3,
     )
-    assert third.experiment.state == experiments_pb2.EXPERIMENT_STATE_PENDING
-    assert [each.envoy for each in third.experiment.collaborators] == ["a", "b"]
+    assert third.experiment.state == experiments_pb2.Experiment.PENDING
+    assert third.experiment.collaborator_counts == experiments_pb2.CollaboratorCounts(waiting=2)
     assert await conversation.hear() is None
 
 
@@ -96,9 +87,7 @@ async def test_upload_goes_on_at_the_first_missing_chunk_after_each_break(federa
 
     assert archive.archive_wanted.first_index == 2
     assert model.model_wanted.first_index == 1
-    request = experiments_pb2.DownloadModelRequest(name=experiment.name, choice=experiments_pb2.MODEL_CHOICE_INITIAL)
-    download = Download()
-    assert b"".join([download.take(part) async for part in researcher.experiments.DownloadModel(request)]) == MODEL
+    assert await initial_model(researcher, experiment) == MODEL
 
 
 @on_both_engines
@@ -107,7 +96,7 @@ async def test_repeat_is_answered_with_the_experiment_without_an_upload(research
 
     again, answer = await begin(researcher)
 
-    assert answer.experiment.id == experiment.id
+    assert answer.experiment.uid == experiment.uid
     assert await again.hear() is None
 
 
@@ -117,12 +106,12 @@ async def test_two_streams_of_one_submission_at_once_are_one_experiment(research
 
     ends = await asyncio.gather(*(go_on(*each) for each in begun), return_exceptions=True)
 
-    for end in ends:  # who comes second may be told to repeat it
+    for end in ends:  # the second one may be told to repeat it
         if isinstance(end, grpc.RpcError):
             assert type(from_rpc_error(end)) is Unavailable
     repeated = await go_on(*await begin(researcher))
-    assert {end.id for end in ends if not isinstance(end, grpc.RpcError)} == {repeated.id}
-    assert len((await researcher.experiments.List(experiments_pb2.ListExperimentsRequest())).experiments) == 1
+    assert {end.uid for end in ends if not isinstance(end, grpc.RpcError)} == {repeated.uid}
+    assert len(await listed(researcher)) == 1
 
 
 async def test_same_id_of_another_user_is_another_submission(federation, researcher, clients):
@@ -152,7 +141,7 @@ async def test_plan_is_checked_before_the_model_is_asked_for(researcher):
 
 async def test_model_with_holes_is_refused(researcher):
     model = payload_of({"weights": np.full(4000, np.nan, np.float32)})
-    conversation, answer = await begin(researcher, model=blob_of(model))
+    conversation, answer = await begin(researcher, upload=uploaded(blob_of(model)))
     await conversation.say_chunks(ARCHIVE, answer.archive_wanted)
     wanted = (await conversation.hear()).model_wanted
 
@@ -166,29 +155,25 @@ async def test_model_with_holes_is_refused(researcher):
     [
         ({"submission_id": "short"}, InvalidArgument, "submission id"),
         ({"name": "a/b"}, InvalidArgument, "slash"),
+        ({"name": "0123456789abcdef" * 2}, InvalidArgument, "looks like a uid"),
         ({"collaborators": []}, InvalidArgument, "at least one"),
         ({"collaborators": ["a", "a"]}, InvalidArgument, "twice"),
         ({"collaborators": ["nobody"]}, InvalidArgument, "'nobody'"),
+        ({"users": ["a/b"]}, InvalidArgument, "a user's name"),
         ({"priority": 1}, Forbidden, "operators"),
         ({"priority": -101}, InvalidArgument, "priority"),
         ({"archive": None}, InvalidArgument, "SHA-256"),
-        ({"archive": blob_info(-1, hashlib.sha256(b"").digest())}, InvalidArgument, "SHA-256"),
+        ({"archive": common_pb2.BlobInfo(size_bytes=-1, sha256=bytes(32))}, InvalidArgument, "SHA-256"),
         ({"archive": blob_of(b"")}, InvalidArgument, "empty"),
-        ({"model": blob_info(len(MODEL), b"short")}, InvalidArgument, "SHA-256"),
-        ({"model": blob_of(MODEL[:-4])}, InvalidArgument, "manifest says 16000"),
-        ({"manifest": None}, TensorMismatch, "at least one tensor"),
+        ({"archive": common_pb2.BlobInfo(size_bytes=1 << 31, sha256=bytes(32))}, TooLarge, "at most"),
+        ({"upload": uploaded(common_pb2.BlobInfo(size_bytes=16000, sha256=b"short"))}, InvalidArgument, "SHA-256"),
+        ({"upload": uploaded(blob_of(MODEL[:-4]))}, InvalidArgument, "manifest says 16000"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-async def test_bad_submission_is_refused_before_anything_is_sent(researcher, change, kind, match):
+async def test_bad_submission_is_refused_before_any_bytes_are_sent(researcher, change, kind, match):
     with refused(kind, match):
         await begin(researcher, **change)
-
-
-@on_both_engines
-async def test_too_many_collaborators_are_refused(researcher):
-    with refused(InvalidArgument, "40000 collaborators; at most 10000"):
-        await begin(researcher, collaborators=[f"envoy {number}" for number in range(40_000)])
 
 
 async def test_operator_submits_with_a_priority(federation, clients):
@@ -204,7 +189,68 @@ async def test_stream_without_a_submission_is_refused(researcher):
     await silent.say_no_more()
     await hasty.say(chunk=common_pb2.Chunk())
 
-    with refused(InvalidArgument, "the stream is empty"):
+    with refused(InvalidArgument, "ended before the submission"):
         await silent.hear()
     with refused(InvalidArgument, "the first message of the stream is the submission"):
         await hasty.hear()
+
+
+# A model that the director holds
+
+
+def held(uid: str, number: int = 0, **more: Any) -> dict[str, Any]:
+    """What a submission says that begins from a model of another experiment."""
+    reference = experiments_pb2.ModelReference(experiment_uid=uid, number=number)
+    return {"submission_id": "of-another-model", "name": "second", "reference": reference} | more
+
+
+@on_both_engines
+async def test_model_of_another_experiment_is_referred_to_and_not_sent(researcher):
+    source = await go_on(*await begin(researcher))
+
+    conversation, answer = await begin(researcher, **held(source.uid))
+    await conversation.say_chunks(ARCHIVE, answer.archive_wanted)
+    experiment = (await conversation.hear()).experiment
+
+    assert answer.archive_wanted.first_index == 0
+    assert await conversation.hear() is None
+    assert (experiment.name, experiment.uid != source.uid) == ("second", True)
+    assert await initial_model(researcher, experiment) == MODEL
+
+
+async def test_referred_model_stays_when_its_experiment_is_removed(researcher):
+    source = await go_on(*await begin(researcher))
+    experiment = await go_on(*await begin(researcher, **held(source.uid)))
+
+    await researcher.experiments.RemoveExperiment(experiments_pb2.RemoveExperimentRequest(experiment_uid=source.uid))
+
+    assert await initial_model(researcher, experiment) == MODEL
+
+
+async def test_submission_that_is_repeated_is_answered_though_its_source_is_gone(researcher):
+    source = await go_on(*await begin(researcher))
+    experiment = await go_on(*await begin(researcher, **held(source.uid)))
+    await researcher.experiments.RemoveExperiment(experiments_pb2.RemoveExperimentRequest(experiment_uid=source.uid))
+
+    _, answer = await begin(researcher, **held(source.uid))
+
+    assert answer.experiment.uid == experiment.uid
+
+
+async def test_model_that_the_caller_may_not_see_or_that_is_not_kept_cannot_be_referred_to(researcher, clients):
+    source = await go_on(*await begin(researcher))
+
+    with refused(ExperimentNotFound):
+        await begin(clients("stranger"), **held(source.uid))
+    with refused(ExperimentNotFound):
+        await begin(researcher, **held("0" * 32))
+    for number in (1, -1, (1 << 63) - 1):
+        with refused(ModelNotFound):
+            await begin(researcher, **held(source.uid, number))
+
+
+async def test_model_is_not_referred_to_by_the_name_of_its_experiment(researcher):
+    source = await go_on(*await begin(researcher))
+
+    with refused(InvalidArgument, "experiment_uid is 'experiment'"):
+        await begin(researcher, collaborators=[], **held(source.name))

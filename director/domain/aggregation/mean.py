@@ -10,11 +10,11 @@ from director.domain.aggregation import rounding
 from director.domain.types import Array, Floats
 
 BLOCK = 16_384
-"""Elements reckoned at a time, so that the float64 sums stay in the processor's cache."""
+"""Elements added at a time, so that the float64 sums stay in the processor's cache."""
 
 
 def weighted_average(base: Array, columns: Sequence[Array], samples: Floats) -> Array:
-    """Average the collaborators' values, weighted by their training samples (FedAvg); the base has no part in it.
+    """Average the collaborators' values, weighted by their training samples (FedAvg). The base is not used.
 
     Shapes: base (n,); columns (collaborators, n), all of one element type; samples (collaborators,); returns (n,).
     Units: samples counts training samples, each at least 1.
@@ -28,9 +28,9 @@ def average(columns: Sequence[Array], samples: Floats) -> Array:
 
     Accumulates in float64, in the order given, so that the result is the same to the bit on every machine. The weights
     are the samples over a power of two, and their sum divides once, at the end: nothing overflows on the way, and means
-    of integers and votes are exact while Σ samples · |value| stays below 2**53. Beyond that, int64 and uint64 are good
-    to the 53 bits of float64. No element leaves the range of its columns: arrays that agree give what they agree on.
-    One array alone is returned bit for bit.
+    of integers and votes are exact while Σ samples · |value| stays below 2**53. Beyond that, int64 and uint64 have the
+    53 bits of float64. No element leaves the range of its columns: equal values give that value. One array alone is
+    returned bit for bit.
 
     Shapes: columns (collaborators, n), at least one; samples (collaborators,); returns (n,) in the type of the columns.
     """

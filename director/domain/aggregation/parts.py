@@ -20,7 +20,7 @@ def fold_part(
 ) -> bytes:
     """Apply a rule to one part of a payload; return the next model's bytes of that part.
 
-    Where a payload is cut changes no bit of it.
+    The result has the same bits however the payload is cut into parts.
 
     Args:
         rule: the plan's rule.
@@ -44,10 +44,10 @@ def fold_part(
 
 
 def column_bytes(budget_bytes: int, collaborators: int, chunk_bytes: int) -> int:
-    """Return how high a column may be for the base, the updates, the result and its copy to fit into the budget.
+    """Return the largest column with which the base, the updates, the result and its copy fit into the budget.
 
-    Columns begin and end with chunks, or with even halves of chunks, where that is possible; so most are read without
-    touching a neighbour. A budget too small for the smallest column is exceeded by it.
+    Columns begin and end with chunks, or with halves, quarters … of chunks, where that is possible: then most are read
+    without their neighbours. A budget too small for the smallest column is exceeded.
 
     Units: bytes; the height is a multiple of `ALIGNMENT`.
     """

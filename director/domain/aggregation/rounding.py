@@ -1,4 +1,4 @@
-"""From float64, in which every rule reckons, back to the element type of the model."""
+"""From float64, in which every rule computes, back to the element type of the model."""
 
 import math
 
@@ -8,12 +8,12 @@ from director.domain.types import Array, Floats
 
 
 def store(values: Floats, out: Array) -> None:
-    """Write float64 values into an array of the model's element type, and spoil them.
+    """Write float64 values into an array of the model's element type; the values are overwritten.
 
-    Floats are rounded to the nearest, ties to even (bf16 and f8 by way of float32, as ml_dtypes does); what is too
-    large becomes infinity, or NaN where there is none, without a warning. Integers are rounded to the nearest, ties to
-    even; those beyond the type's range become its first or last one (for 64 bits: the last one that float64 can hold).
-    A truth value is true above one half.
+    Floats are rounded to the nearest, ties to even (bf16 and f8 by way of float32, as ml_dtypes does). A float that is
+    too large becomes infinity without a warning, or NaN in a type without infinity. Integers are rounded to the
+    nearest, ties to even; one beyond the type's range becomes the nearest end of the range (for 64 bits: the nearest
+    that float64 can hold). A truth value is true above one half.
     """
     if out.dtype == np.bool_:
         np.greater(values, 0.5, out=out)

@@ -1,4 +1,4 @@
-"""The rules by the names that plans give them."""
+"""The aggregation rules, by the names that plans give them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from director.errors import InvalidPlan
 Fold = Callable[[Array, Sequence[Array], Floats], Array]
 """(base, columns, samples) → column: the base's values, each collaborator's in envoy order, and their samples.
 
-What it returns for an element depends on that element's values and on the samples alone.
+Its result for an element depends only on that element's values and on the samples.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A fold under its name; the version changes with any bit of what it returns."""
+    """A fold and its name. Its version changes when its results change, even by one bit."""
 
     name: str
     version: int
@@ -30,7 +30,7 @@ def rule(name: str) -> Rule:
     """Return the rule of a name.
 
     Raises:
-        InvalidPlan: there is none; the text lists those that there are.
+        InvalidPlan: there is no such rule; the text lists the known ones.
     """
     try:
         return RULES[name]

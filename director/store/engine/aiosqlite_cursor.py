@@ -2,15 +2,32 @@
 
 SQLAlchemy's own crosses four times: to make the cursor, to execute, to fetch and to close. On the embedded engine,
 where a statement takes some microseconds, these crossings are what a statement costs.
+
+It needs private attributes of aiosqlite and SQLAlchemy. `PRIVATE` lists them, a test looks for them, and
+`pyproject.toml` bounds the versions of both.
 """
 
+import asyncio
 import collections
 import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import aiosqlite
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection, AsyncAdapt_aiosqlite_cursor
 from sqlalchemy.util import await_only, immutabledict
+
+from director.concurrency import uninterrupted
+
+PRIVATE: tuple[tuple[type, tuple[str, ...]], ...] = (
+    (aiosqlite.Connection, ("_connection", "_running", "_tx")),
+    (AsyncAdapt_aiosqlite_connection, ("_connection", "_cursor_cls", "_handle_exception")),
+    (
+        AsyncAdapt_aiosqlite_cursor,
+        ("_adapt_connection", "_async_soft_close", "_connection", "_rows", "_soft_closed_memoized"),
+    ),
+)
+"""The attributes that this module reads, calls or overrides, and that their libraries do not promise to keep."""
 
 
 class Outcome:
@@ -25,6 +42,18 @@ class Outcome:
         self.rowcount = cursor.rowcount
         self.lastrowid = cursor.lastrowid
         cursor.close()
+
+
+async def crossing(driver: Any, work: Callable[[], Outcome]) -> Outcome:
+    """Have the connection's thread do something.
+
+    The thread does not stop when the caller is cancelled, so the caller waits for it and is cancelled then.
+    """
+    if not driver._running or driver._connection is None:
+        raise ValueError("Connection closed")  # SQLAlchemy takes this text of aiosqlite's for a lost connection
+    done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    driver._tx.put_nowait((done, work))
+    return await uninterrupted(done)
 
 
 class OneCrossingCursor(AsyncAdapt_aiosqlite_cursor):
@@ -51,7 +80,7 @@ class OneCrossingCursor(AsyncAdapt_aiosqlite_cursor):
     def _run(self, statement: Callable[[sqlite3.Connection], sqlite3.Cursor]) -> None:
         driver: Any = self._connection
         try:
-            self._outcome = await_only(driver._execute(lambda: Outcome(statement(driver._conn))))
+            self._outcome = await_only(crossing(driver, lambda: Outcome(statement(driver._connection))))
         except Exception as error:
             self._adapt_connection._handle_exception(error)
         self._rows = collections.deque(self._outcome.rows if self._outcome else ())

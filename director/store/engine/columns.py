@@ -17,6 +17,35 @@ Digest = String(64)
 Document = JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
+class StoredPlan(TypeDecorator[Any]):
+    """A plan as it is stored: a document, which may be damaged.
+
+    SQLite stores a document as text. A text that is not a document comes back as it is: with the usual reader one
+    damaged row would fail the whole query, and a plan that cannot be read concerns its own experiment only.
+    """
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Pick the engine's own type."""
+        return dialect.type_descriptor(postgresql.JSONB() if dialect.name == "postgresql" else JSON())
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        """Return what reads a value; PostgreSQL's driver does so itself."""
+        read: Any = super().result_processor(dialect, coltype)
+        if read is None:
+            return None
+
+        def process(value: Any) -> Any:
+            try:
+                return read(value)
+            except ValueError:
+                return value
+
+        return process
+
+
 class Instant(TypeDecorator[datetime]):
     """An aware instant in UTC.
 

@@ -1,15 +1,15 @@
 """Transactions on either engine: `async with db.read() as tx`, `async with db.write("name") as tx`.
 
-A statement and a commit are never interrupted: a caller that is cancelled meanwhile learns of it once they are done.
-So a connection is always in a known state, and what was committed is only ever unknown to a caller that went away.
+A caller may be cancelled at any point. Each engine then takes back what the transaction did, and either knows the state
+of the connection or closes it. A commit is never interrupted: a caller that is cancelled during a commit learns of it
+once the commit is done.
 """
 
-from collections import ChainMap, OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import asyncpg
 from sqlalchemy import CursorResult, Executable, Insert, Row, Select, Table, func, insert, select
@@ -19,35 +19,37 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from director.concurrency import uninterrupted, uninterrupted_here
 from director.effects import Clock
-from director.errors import DirectorError, Unavailable
+from director.errors import DirectorError, Overloaded, Unavailable
+from director.store.engine.cache import Cache
 from director.store.engine.failures import UNSTORABLE, first_line, reraise, unstorable
+from director.store.engine.topics import Topic
 
-Hint = tuple[str, int | str]
-"""What changed, for those who wait: ("experiment", id), ("envoy", name), ("admission", 0) or ("claim", 0)."""
-
-
-T = TypeVar("T")
 CLOCK = select(func.clock_timestamp())
-MEMORY = 1024
-"""Facts kept in memory, at most."""
+CACHE_BYTES = 32 * 2**20
+"""What a process keeps of rows that never change."""
 
 
 class Transaction:
-    """An open transaction. Its `now` is read once; its hints are given out once it has committed."""
+    """An open transaction.
 
-    def __init__(self, connection: AsyncConnection, clock: Clock | None, memory: "Memory") -> None:
+    Besides its connection it holds three things:
+
+    - `topics`, since listeners may be told only of what has committed;
+    - its instant, since all rows of a transaction carry the same one;
+    - what it was told to `remember`, which saves a query each time it is asked for again. A value that outlasts the
+      transaction reaches the process's cache only when the transaction has committed: before, the value could be that
+      of a row which is rolled back and whose id is used again.
+    """
+
+    def __init__(self, connection: AsyncConnection, clock: Clock | None, cache: Cache) -> None:
         """Wrap a connection that has begun; without a clock the database is asked for the time."""
         self._connection = connection
         self._clock = clock
-        self.learned: dict[Any, Any] = {}
-        self.memory: MutableMapping[Any, Any] = ChainMap(self.learned, memory)
-        """What never changes once it is committed, and was read before; others know it once this has committed."""
+        self._cache = cache
         self._now: datetime | None = None
-        self.hints: list[Hint] = []
-        self.facts: dict[str, Any] = {}
-        """What was read in this transaction and does not change within it."""
+        self._remembered: dict[Hashable, Remembered] = {}
+        self.topics: list[Topic] = []
 
     @property
     def postgresql(self) -> bool:
@@ -64,11 +66,8 @@ class Transaction:
             DiskFull: there is no room on its disk.
             InvalidArgument: a parameter is one that no column can hold.
         """
-        # With several sets of parameters asyncpg times its waits by cancelling the task that it is in.
-        several = parameters is not None and not isinstance(parameters, Mapping) and len(parameters) > 1
-        finish = uninterrupted if several else uninterrupted_here
         try:
-            return await finish(self._connection.execute(statement, parameters))
+            return await self._connection.execute(statement, parameters)
         except DBAPIError as error:
             reraise(error)
         except UNSTORABLE as error:
@@ -106,9 +105,38 @@ class Transaction:
                 self._now = (await self.execute(CLOCK)).scalar_one()
         return self._now
 
-    def wake(self, *hints: Hint) -> None:
+    def wake(self, *topics: Topic) -> None:
         """Tell those who wait, once this transaction has committed."""
-        self.hints.extend(hints)
+        self.topics.extend(topics)
+
+    def remember(self, key: Hashable, value: Any, *, lasting_bytes: int | None = None) -> None:
+        """Keep a value until the transaction ends.
+
+        With a size in bytes later transactions recall it too; for what never changes once it is committed.
+        """
+        self._remembered[key] = Remembered(value, lasting_bytes)
+
+    def recall(self, key: Hashable) -> Any:
+        """Return what this transaction or an earlier one remembered, or None."""
+        own = self._remembered.get(key)
+        return self._cache.get(key) if own is None else own.value
+
+    def forget(self, key: Hashable) -> None:
+        """Drop what this transaction remembered and has changed since."""
+        self._remembered.pop(key, None)
+
+    def publish(self) -> None:
+        """Let later transactions recall what lasts; for when this one has committed."""
+        for key, (value, lasting_bytes) in self._remembered.items():
+            if lasting_bytes is not None:
+                self._cache.put(key, value, lasting_bytes)
+
+
+class Remembered(NamedTuple):
+    """A value, and its size if it outlasts its transaction."""
+
+    value: Any
+    lasting_bytes: int | None
 
 
 @cache
@@ -162,20 +190,6 @@ class Engine(Protocol):
         ...
 
 
-class Memory(OrderedDict[Any, Any]):
-    """A bounded store of facts that never change; those not asked for lately go first."""
-
-    def __getitem__(self, key: Any) -> Any:
-        value = super().__getitem__(key)
-        self.move_to_end(key)
-        return value
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        super().__setitem__(key, value)
-        if len(self) > MEMORY:
-            self.popitem(last=False)
-
-
 class Failpoints:
     """Where a transaction meets the world: nothing happens here, but a test may lose it there, or die.
 
@@ -199,8 +213,8 @@ class Database:
         """Use an engine; `open_database` builds both."""
         self._engine = engine
         self.url = url
-        self.on_commit: Callable[[Sequence[Hint]], None] = lambda _hints: None
-        self._memory = Memory()
+        self.on_commit: Callable[[Sequence[Topic]], None] = lambda _topics: None
+        self._cache = Cache(CACHE_BYTES)
         self.failpoints = Failpoints()
 
     @property
@@ -222,9 +236,9 @@ class Database:
         """
         self.failpoints.enter("read")
         async with translating(), self._engine.reading() as connection:
-            tx = Transaction(connection, self._engine.clock, self._memory)
+            tx = Transaction(connection, self._engine.clock, self._cache)
             yield tx
-        self._memory.update(tx.learned)
+        tx.publish()
 
     @asynccontextmanager
     async def write(self, name: str) -> AsyncIterator[Transaction]:
@@ -238,12 +252,12 @@ class Database:
         self.failpoints.enter(name)
         async with translating():
             async with self._engine.writing() as connection:
-                tx = Transaction(connection, self._engine.clock, self._memory)
+                tx = Transaction(connection, self._engine.clock, self._cache)
                 yield tx
                 self.failpoints.before(name)
             self.failpoints.after(name)
-        self._memory.update(tx.learned)
-        self.on_commit(tx.hints)
+        tx.publish()
+        self.on_commit(tx.topics)
 
     async def give_back(self) -> bool:
         """Return some of the room that was freed inside the database to its disk; whether there is more.
@@ -268,10 +282,11 @@ async def translating() -> AsyncIterator[None]:
         raise
     except DBAPIError as error:
         reraise(error)
+    except PoolTimeoutError as error:
+        raise Overloaded("too much is asked at once: every connection to the database is in use") from error
     except (
         OSError,
         TimeoutError,
-        PoolTimeoutError,
         asyncpg.PostgresConnectionError,
         asyncpg.CannotConnectNowError,
     ) as error:

@@ -1,4 +1,4 @@
-"""What drivers raise, in the words of the house: what passes by itself, what an operator mends, what is a defect."""
+"""What drivers raise, as our own errors: what passes by itself, what an operator repairs, what is a defect."""
 
 from typing import NoReturn
 
@@ -6,10 +6,10 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from director.errors import DiskFull, InvalidArgument, Unavailable
 
-PASSING_STATES = ("08", "40001", "40P01", "53", "55P03", "57", "25P03", "25006")
-"""SQLSTATEs of PostgreSQL, or classes of them, that pass by themselves.
+PASSING_STATES = ("08", "28", "3D000", "40001", "40P01", "53", "55P03", "57", "25P03", "25006")
+"""SQLSTATEs of PostgreSQL, or classes of them, that pass by themselves or when an operator acts.
 
-Connection, serialisation, deadlock, resources, lock, shutdown.
+Connection, refused login, no such database, serialisation, deadlock, resources, lock, shutdown.
 """
 
 PASSING_NAMES = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_PROTOCOL", "SQLITE_NOMEM")

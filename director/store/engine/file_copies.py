@@ -14,7 +14,7 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy a database as it is at this moment into a new file; writers go on meanwhile.
 
     The copy is made in steps, over one snapshot held from before the first: without that, each commit between two
-    steps would make it begin anew, and under load it would never end.
+    steps would make it start again, and under load it would never end.
 
     Raises:
         Unavailable: the file cannot be read, or the copy not be written.

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from director.concurrency import uninterrupted_here
+from director.concurrency import uninterrupted
 from director.effects import Clock
 from director.errors import InvalidArgument
 
@@ -40,8 +40,20 @@ async def connect(url: str, **settings: str) -> Any:
         raise InvalidArgument(f"the database URL cannot be read: {error}") from error
 
 
+async def commit(connection: AsyncConnection) -> None:
+    """Commit, and give the connection back."""
+    try:
+        await connection.commit()
+    finally:
+        await connection.close()
+
+
 class PostgresEngine:
-    """A pool of connections to one PostgreSQL database."""
+    """A pool of connections to one PostgreSQL database.
+
+    A caller that is cancelled during a statement loses its connection: SQLAlchemy closes it, since the driver may have
+    stopped in the middle of an answer, and the server rolls back. Whatever ends a transaction is never interrupted.
+    """
 
     def __init__(self, url: str, *, clock: Clock | None) -> None:
         """Prepare; nothing is connected yet. Without a clock the database's own is used."""
@@ -65,7 +77,7 @@ class PostgresEngine:
             await connection.begin()  # nothing is sent before the first statement
             yield connection
         finally:
-            await uninterrupted_here(connection.close())
+            await uninterrupted(connection.close())
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
@@ -74,9 +86,10 @@ class PostgresEngine:
         try:
             await connection.begin()  # nothing is sent before the first statement
             yield connection
-            await uninterrupted_here(connection.commit())
-        finally:
-            await uninterrupted_here(connection.close())
+        except BaseException:
+            await uninterrupted(connection.close())
+            raise
+        await uninterrupted(commit(connection))
 
     async def give_back(self) -> bool:
         """Leave it to autovacuum."""

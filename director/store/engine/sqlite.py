@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from sqlalchemy import Connection, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from director.concurrency import uninterrupted_here
+from director.concurrency import uninterrupted
 from director.effects import Clock
 from director.errors import DiskFull, InvalidArgument, PreconditionFailed, Unavailable
 from director.store.engine.aiosqlite_cursor import OneCrossingConnection
@@ -33,11 +33,6 @@ POOL_SECONDS = 30
 PAGE_BYTES = 16384
 GIVEN_BACK_PAGES = 512
 """Pages cut off a file at a time: 8 MiB, a moment in which nobody else writes."""
-
-
-async def begin(connection: AsyncConnection) -> None:
-    """Begin a transaction on a connection."""
-    await connection.begin()
 
 
 class SqliteEngine:
@@ -60,10 +55,10 @@ class SqliteEngine:
         """Open one snapshot that cannot write."""
         connection = await self._readers.connect()
         try:
-            await uninterrupted_here(begin(connection))
+            await connection.begin()
             yield connection
         finally:
-            await uninterrupted_here(connection.close())
+            await uninterrupted(connection.close())
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
@@ -73,25 +68,25 @@ class SqliteEngine:
             if group is None:
                 group = await self._begin()
             else:
-                await uninterrupted_here(group.run("SAVEPOINT member"))
+                await group.run("SAVEPOINT member")
             try:
                 yield group.connection
             except BaseException as error:
-                await uninterrupted_here(self._undo(group, error))
+                await uninterrupted(self._undo(group, error))
                 raise
             if group.members:
-                await uninterrupted_here(group.run("RELEASE member"))
+                await group.run("RELEASE member")
             group.members += 1
-        await uninterrupted_here(group.committed())
+        await group.committed()
 
     async def _begin(self) -> "Group":
         """Begin a transaction, and have it committed behind all writers that wait now: these make up the group."""
         if self._writer is None or self._writer.invalidated:
             self._writer = await self._writers.connect()
         try:
-            await uninterrupted_here(begin(self._writer))
+            await uninterrupted(self._writer.begin())
         except asyncio.CancelledError:
-            await uninterrupted_here(self._writer.rollback())  # it has begun; the next one begins anew
+            await uninterrupted(self._writer.rollback())  # it has begun; the next writer begins again
             raise
         self._group = group = Group(self._writer)
         task = asyncio.ensure_future(self._commit(group))
@@ -124,7 +119,7 @@ class SqliteEngine:
                 self._writer = await self._writers.connect()
             driver: Any = (await self._writer.get_raw_connection()).driver_connection
             try:
-                return await uninterrupted_here(shrink(driver))
+                return await uninterrupted(shrink(driver))
             except sqlite3.Error as error:
                 raise Unavailable(f"the file could not be made smaller: {error}") from error
 
@@ -190,7 +185,7 @@ class Group:
             DiskFull, Unavailable: it does not; nothing of the group was written.
         """
         try:
-            await asyncio.shield(self._done)
+            await uninterrupted(self._done)
         except DiskFull as error:
             raise DiskFull(str(error)) from error
         except Exception as error:
@@ -227,6 +222,12 @@ def engine(path: Path, *, begin_with: str, size: int, read_only: bool = False) -
     @event.listens_for(built.sync_engine, "connect")
     def set_up(connection: DBAPIConnection, _record: object) -> None:
         configure(connection, pragmas(read_only=read_only))
+
+    @event.listens_for(built.sync_engine, "handle_error")
+    def keep(context: ExceptionContext) -> None:
+        # The statement was finished before its caller learned of the cancellation, so the connection can be used on.
+        if isinstance(context.original_exception, asyncio.CancelledError):
+            context.is_disconnect = False
 
     @event.listens_for(built.sync_engine, "begin")
     def say_begin(connection: Connection) -> None:

@@ -5,7 +5,7 @@ moments and a director may run meanwhile. Who calls them opens a short transacti
 """
 
 from director.store.fsck import blob_checks, envoy_checks, experiment_checks, round_checks, stream_checks
-from director.store.fsck.findings import Check, ExperimentPart, Finding, Page, Part
+from director.store.fsck.findings import Check, ExperimentPart, Finding, FindingsPage, Part
 
 FEDERATION: tuple[Part, ...] = (
     stream_checks.federation_stream,
@@ -38,7 +38,7 @@ __all__ = [
     "Check",
     "ExperimentPart",
     "Finding",
-    "Page",
+    "FindingsPage",
     "Part",
     "blob_checks",
     "experiment_checks",

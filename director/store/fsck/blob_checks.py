@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Integer, Row, bindparam, case, func, literal,
 
 from director.domain.types import BlobState
 from director.store.engine.database import Transaction
-from director.store.fsck.findings import A_PAGE, Check, Finding, Page
+from director.store.fsck.findings import A_PAGE, Check, Finding, FindingsPage
 from director.store.stash import Blob, blob_of, chunk_count
 from director.store.tables import blob_chunks, blobs, contributions, experiments, models
 
@@ -64,7 +64,7 @@ class Owner:
     size_bytes: int | None
 
 
-async def owners(tx: Transaction, after: int | None) -> Page:
+async def owners(tx: Transaction, after: int | None) -> FindingsPage:
     """Compare blobs with the rows that refer to them."""
     rows = (await tx.execute(BEHIND, {"after": after or 0, "page": PAGE})).all()
     last = rows[-1].id if len(rows) == PAGE else MANY
@@ -77,7 +77,7 @@ async def owners(tx: Transaction, after: int | None) -> Page:
         for blob_id, owners in sorted(found.items())
         for owner in owners
     ]
-    return Page(findings + lost, None if last == MANY else last)
+    return FindingsPage(findings + lost, None if last == MANY else last)
 
 
 def owner_of(row: Row[Any]) -> Owner:

@@ -4,7 +4,7 @@ from sqlalchemy import and_, bindparam, func, or_, select
 
 from director.store.engine.database import Transaction
 from director.store.envoys import ENGAGED
-from director.store.fsck.findings import A_PAGE, Check, Finding, Page
+from director.store.fsck.findings import A_PAGE, Check, Finding, FindingsPage
 from director.store.tables import collaborators, envoy_sessions, shards
 
 PAGE = 200
@@ -38,19 +38,19 @@ OVERLAPPING = (
 )
 
 
-async def engaged_once(tx: Transaction, _after: None) -> Page:
+async def engaged_once(tx: Transaction, _after: None) -> FindingsPage:
     """Look for envoys that serve more than one experiment."""
     rows = (await tx.execute(SERVING)).all()
-    return Page(
+    return FindingsPage(
         [Finding(Check.ENGAGED_ONCE, f"envoy {row.envoy!r}: it serves {row.experiments} experiments") for row in rows]
     )
 
 
-async def sessions(tx: Transaction, after: str | None) -> Page:
+async def sessions(tx: Transaction, after: str | None) -> FindingsPage:
     """Look for sessions of one envoy that overlap."""
     names = [row.envoy for row in (await tx.execute(NAMES, {"after": after or "", "page": PAGE})).all()]
     findings = [
         Finding(Check.SESSIONS, f"envoy {row.envoy!r}: session {row.next_id} begins before session {row.id} has ended")
         for row in await tx.execute(OVERLAPPING, {"names": names})
     ]
-    return Page(findings, names[-1] if len(names) == PAGE else None)
+    return FindingsPage(findings, names[-1] if len(names) == PAGE else None)

@@ -2,11 +2,12 @@
 
 from sqlalchemy import bindparam, func, select
 
-from director.domain.messages import ENDINGS, EventKind
+from director.domain.history import ENDINGS, EventKind
 from director.domain.types import CollaboratorState, ExperimentState, RoundKind, RoundState
+from director.errors import InvalidPlan
 from director.store.engine.database import Transaction
-from director.store.experiments import Experiment
-from director.store.fsck.findings import A_PAGE, Check, Finding, Page, subject
+from director.store.experiment_rows import ExperimentRow
+from director.store.fsck.findings import A_PAGE, Check, Finding, FindingsPage, subject
 from director.store.rounds import OPEN
 from director.store.tables import collaborators, contributions, events, experiments, models, rounds
 
@@ -15,7 +16,7 @@ S, C = ExperimentState, CollaboratorState
 
 RELEASED = frozenset({C.FAILED, C.RELEASED})
 FITTING = {
-    S.PENDING: frozenset({C.WAITING}),
+    S.PENDING: frozenset({C.WAITING, C.FAILED}),
     S.IN_PROGRESS: frozenset({C.QUEUED, C.ASSIGNED, C.WORKING, C.FAILED}),
     S.FINISHED: RELEASED | {C.DONE},
     S.FAILED: RELEASED,
@@ -58,7 +59,7 @@ async def ids(tx: Transaction, after: int) -> list[int]:
     return [row.id for row in (await tx.execute(IDS, {"after": after, "page": PAGE})).all()]
 
 
-async def ended(tx: Transaction, experiment: Experiment, _after: None) -> Page:
+async def ended(tx: Transaction, experiment: ExperimentRow, _after: None) -> FindingsPage:
     """Check that what has ended goes on nowhere, and what is pending has not begun."""
     state, wrong = experiment.state, []
     which = {"experiment": experiment.id}
@@ -69,10 +70,10 @@ async def ended(tx: Transaction, experiment: Experiment, _after: None) -> Page:
     elif state is S.PENDING and (number := (await tx.execute(ALL_ROUNDS, which)).scalar_one()):
         wrong.append(f"it has {number} rounds")
     text = f"{subject(experiment)}: it is {state}, but"
-    return Page([Finding(Check.ENDED, f"{text} {each}") for each in wrong])
+    return FindingsPage([Finding(Check.ENDED, f"{text} {each}") for each in wrong])
 
 
-async def collaborator_states(tx: Transaction, experiment: Experiment, _after: None) -> Page:
+async def collaborator_states(tx: Transaction, experiment: ExperimentRow, _after: None) -> FindingsPage:
     """Check that the collaborators' states go with the experiment's."""
     unfit = [
         f"envoy {row.envoy!r} is {row.state} in it"
@@ -80,32 +81,34 @@ async def collaborator_states(tx: Transaction, experiment: Experiment, _after: N
         if row.state not in FITTING[experiment.state]
     ]
     text = f"{subject(experiment)}: it is {experiment.state}, but"
-    return Page([Finding(Check.COLLABORATOR_STATE, f"{text} {each}") for each in unfit])
+    return FindingsPage([Finding(Check.COLLABORATOR_STATE, f"{text} {each}") for each in unfit])
 
 
-async def ended_once(tx: Transaction, experiment: Experiment, _after: None) -> Page:
+async def ended_once(tx: Transaction, experiment: ExperimentRow, _after: None) -> FindingsPage:
     """Compare the experiment's state with what its events say about its end."""
     kinds = {"experiment": experiment.id, "kinds": [kind.value for kind in ENDINGS.values()]}
     found = [row.kind for row in await tx.execute(HAPPENED, kinds)]
     expected = [ENDINGS[experiment.state].value] if experiment.state.terminal else []
     if found == expected:
-        return Page([])
+        return FindingsPage([])
     told = ", ".join(found) or "of no end"
-    return Page([Finding(Check.ENDED_ONCE, f"{subject(experiment)}: it is {experiment.state}, its events tell {told}")])
+    return FindingsPage(
+        [Finding(Check.ENDED_ONCE, f"{subject(experiment)}: it is {experiment.state}, its events tell {told}")]
+    )
 
 
-async def received_once(tx: Transaction, experiment: Experiment, _after: None) -> Page:
+async def received_once(tx: Transaction, experiment: ExperimentRow, _after: None) -> FindingsPage:
     """Compare the number of contributions with the number of events about them."""
     of_kind = {"experiment": experiment.id, "kinds": [EventKind.CONTRIBUTION_RECEIVED.value]}
     told = (await tx.execute(RECEIVED, of_kind)).scalar_one()
     held = (await tx.execute(CONTRIBUTED, {"experiment": experiment.id})).scalar_one()
     if told == held:
-        return Page([])
+        return FindingsPage([])
     text = f"{subject(experiment)}: it holds {held} contributions, its events tell of {told}"
-    return Page([Finding(Check.CONTRIBUTION_ONCE, text)])
+    return FindingsPage([Finding(Check.CONTRIBUTION_ONCE, text)])
 
 
-async def model_numbers(tx: Transaction, experiment: Experiment, _after: None) -> Page:
+async def model_numbers(tx: Transaction, experiment: ExperimentRow, _after: None) -> FindingsPage:
     """Check that there is a model of each closed train round, and the initial one."""
     which, last = {"experiment": experiment.id}, experiment.last_model
     found = (await tx.execute(NUMBERS, which)).one()
@@ -116,11 +119,13 @@ async def model_numbers(tx: Transaction, experiment: Experiment, _after: None) -
         wrong = f"models 0 to {last} are expected; there are {there}"
     elif made != last:
         wrong = f"its last model is {last}, but {made} train rounds are closed"
-    return Page([] if wrong is None else [Finding(Check.MODELS, f"{subject(experiment)}: {wrong}")])
+    return FindingsPage([] if wrong is None else [Finding(Check.MODELS, f"{subject(experiment)}: {wrong}")])
 
 
-async def best_model(tx: Transaction, experiment: Experiment, _after: None) -> Page:
+async def best_model(tx: Transaction, experiment: ExperimentRow, _after: None) -> FindingsPage:
     """Compare the best model with the scores of all."""
+    if isinstance(experiment.constants.plan, InvalidPlan):
+        return FindingsPage([])
     best = experiment.plan.best
     row = None
     if best is not None:
@@ -128,12 +133,12 @@ async def best_model(tx: Transaction, experiment: Experiment, _after: None) -> P
         row = (await tx.execute(query, {"experiment": experiment.id})).first()
     expected = (None, None) if row is None else (row.number, row.score)
     if (experiment.best_model, experiment.best_score) == expected:
-        return Page([])
+        return FindingsPage([])
     text = f"its best model is {experiment.best_model} ({experiment.best_score}), by the scores it is {expected[0]}"
-    return Page([Finding(Check.BEST_MODEL, f"{subject(experiment)}: {text} ({expected[1]})")])
+    return FindingsPage([Finding(Check.BEST_MODEL, f"{subject(experiment)}: {text} ({expected[1]})")])
 
 
-async def bytes_kept(tx: Transaction, experiment: Experiment, _after: None) -> Page:
+async def bytes_kept(tx: Transaction, experiment: ExperimentRow, _after: None) -> FindingsPage:
     """Check that what users may still ask for is there, and that a removed experiment holds nothing."""
     which, wrong = {"experiment": experiment.id}, []
     if experiment.removed_at is not None:
@@ -146,4 +151,4 @@ async def bytes_kept(tx: Transaction, experiment: Experiment, _after: None) -> P
         wanted = {0, experiment.last_model, experiment.best_model or 0}
         kept = {row.number for row in await tx.execute(KEPT_OF, which | {"numbers": sorted(wanted)})}
         wrong += [f"model {number} is kept no longer" for number in sorted(wanted - kept)]
-    return Page([Finding(Check.BYTES_KEPT, f"{subject(experiment)}: {each}") for each in wrong])
+    return FindingsPage([Finding(Check.BYTES_KEPT, f"{subject(experiment)}: {each}") for each in wrong])

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Integer, bindparam
 
 from director.store.engine.database import Transaction
-from director.store.experiments import Experiment
+from director.store.experiment_rows import ExperimentRow
 
 
 class Check(StrEnum):
@@ -71,7 +71,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class FindingsPage:
     """What one snapshot showed, and where the next page begins; None after the last."""
 
     findings: list[Finding]
@@ -80,12 +80,12 @@ class Page:
 
 A_PAGE = bindparam("page", type_=Integer)
 """How many rows a page has."""
-Part = Callable[[Transaction, Any], Awaitable[Page]]
+Part = Callable[[Transaction, Any], Awaitable[FindingsPage]]
 """Checks a page behind a cursor, None at first, in one snapshot."""
-ExperimentPart = Callable[[Transaction, Experiment, Any], Awaitable[Page]]
+ExperimentPart = Callable[[Transaction, ExperimentRow, Any], Awaitable[FindingsPage]]
 """Checks a page of one experiment, whose row was read in the same snapshot."""
 
 
-def subject(experiment: Experiment) -> str:
+def subject(experiment: ExperimentRow) -> str:
     """Name an experiment in a finding; others may have had the same name before."""
     return f"experiment {experiment.id} ({experiment.name!r})"

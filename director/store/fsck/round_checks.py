@@ -10,9 +10,10 @@ from sqlalchemy import Integer, Row, Select, and_, bindparam, select
 
 from director.domain.scoring import AGGREGATOR, Measurement, score, weighted_metrics
 from director.domain.types import AssignmentState, ExperimentState, RoundKind, RoundState, TaskKind
+from director.errors import InvalidPlan
 from director.store.engine.database import Transaction
-from director.store.experiments import Experiment
-from director.store.fsck.findings import A_PAGE, Check, Finding, Page, subject
+from director.store.experiment_rows import ExperimentRow
+from director.store.fsck.findings import A_PAGE, Check, Finding, FindingsPage, subject
 from director.store.tables import assignments, contributions, metrics, models, rounds
 
 PAGE = 16
@@ -43,7 +44,7 @@ ASSIGNMENTS, CONTRIBUTIONS, METRICS = map(of_rounds, (assignments, contributions
 class Round:
     """A round and all that belongs to it."""
 
-    experiment: Experiment
+    experiment: ExperimentRow
     row: Row[Any]
     assignments: Sequence[Row[Any]]
     contributions: Sequence[Row[Any]]
@@ -72,8 +73,10 @@ def number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-async def all_of(tx: Transaction, experiment: Experiment, after: int | None) -> Page:
-    """Check some rounds of an experiment, in order."""
+async def all_of(tx: Transaction, experiment: ExperimentRow, after: int | None) -> FindingsPage:
+    """Check some rounds of an experiment, in order; those of a plan that this code cannot read are passed over."""
+    if isinstance(experiment.constants.plan, InvalidPlan):
+        return FindingsPage([])
     which = {"experiment": experiment.id}
     rows = (await tx.execute(BEHIND, which | {"after": after or 0, "page": PAGE})).all()
     findings = list(numbered(experiment, [row.number for row in rows], after or 0))
@@ -85,7 +88,7 @@ async def all_of(tx: Transaction, experiment: Experiment, after: int | None) -> 
         for row in rows:
             each = Round(experiment, row, asked[row.number], given[row.number], measured[row.number])
             findings += check(each)
-    return Page(findings, rows[-1].number if len(rows) == PAGE else None)
+    return FindingsPage(findings, rows[-1].number if len(rows) == PAGE else None)
 
 
 def by_round(rows: Iterable[Row[Any]]) -> defaultdict[int, list[Row[Any]]]:
@@ -96,7 +99,7 @@ def by_round(rows: Iterable[Row[Any]]) -> defaultdict[int, list[Row[Any]]]:
     return found
 
 
-def numbered(experiment: Experiment, numbers: list[int], after: int) -> Iterator[Finding]:
+def numbered(experiment: ExperimentRow, numbers: list[int], after: int) -> Iterator[Finding]:
     """Check that the rounds behind a number follow each other, up to the experiment's."""
     last = after + len(numbers) if len(numbers) == PAGE else max(experiment.round, after)
     if numbers != list(range(after + 1, last + 1)):

@@ -45,7 +45,15 @@ def failing(monkeypatch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["experiment", "--help"], ["experiment", "submit", "--help"], ["why", "-h"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["experiment", "--help"],
+        ["experiment", "submit", "--help"],
+        ["envoys", "-h"],
+        ["envoys", "--online", "--help"],
+        ["why", "-h"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments):
     status, modules = modules_after(*arguments)
@@ -81,14 +89,22 @@ def test_version_is_printed(capsys):
         (["nonsense"], "No such command"),
         (["--nonsense"], "No such option"),
         (["why"], "Missing argument"),
-        (["experiment", "submit", "x"], "--model"),
+        (["experiment", "submit", "x"], "either --workspace or --archive"),
+        (["experiment", "submit", "x", "--archive", __file__, "--collaborator", "a"], "either --model or --model-from"),
+        (["experiment", "submit", "x", "--model-from", "digits"], "not EXPERIMENT:NUMBER"),
+        (["experiment", "submit", "x", "--model-from", "digits:-1"], "not EXPERIMENT:NUMBER"),
+        (["experiment", "submit", "x", "--model-from", ":7"], "not EXPERIMENT:NUMBER"),
         (["experiment", "submit", "x", "--model", __file__, "--collaborator", "a"], "either --workspace or --archive"),
         (["experiment", "submit", "x", "--model", __file__, "--archive", __file__], "at least one --collaborator"),
         (["experiment", "submit", "x", "--model", "/nowhere/at/all"], "does not exist"),
         (["experiment", "model", "x", "--type", "best", "--number", "3", "--output", "f"], "either --type or --number"),
         (["experiment", "model", "x", "--type", "newest", "--output", "f"], "newest"),
-        (["experiment", "metrics", "x", "--after", "-1"], "--after"),
-        (["envoys", "--certificate", "ada.pem"], "all three of --root-certificate"),
+        (["experiment", "metrics", "x", "--after", "7"], "'7' is not a cursor"),
+        (["experiment", "events", "x", "--after", "one:zz:1"], "is not a cursor"),
+        (["envoys", "events", "--after", ""], "is not a cursor"),
+        (["envoys", "--certificate", "ada.pem"], "needs all three: --root-certificate"),
+        (["envoys", "--json", "retire", "rome"], "unexpected extra arguments"),
+        (["envoys", "retire"], "Missing argument"),
     ],
 )
 def test_wrong_usage_is_explained_and_has_status_2(arguments, complaint, capsys):

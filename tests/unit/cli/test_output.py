@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from director.cli.output import show_fields, show_json, show_table, text
+from director.domain.history import Cursor
 from director.domain.types import ExperimentState
 
 
@@ -35,6 +36,14 @@ def test_json_holds_only_what_every_reader_understands(capsys):
             "score": None,
         }
     ]
+
+
+def test_cursor_in_json_is_the_text_that_after_reads(capsys):
+    cursor = Cursor("federation", "e0", 7)
+
+    show_json({"cursor": cursor})
+
+    assert Cursor.parse(json.loads(capsys.readouterr().out)["cursor"]) == cursor
 
 
 def test_compact_json_takes_one_line(capsys):

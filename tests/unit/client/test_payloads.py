@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 
 from director.client.payloads import BLOCK_BYTES, spool
+from director.domain.content import Content
 from director.domain.tensors import Manifest, payload_pieces
 from director.errors import InvalidArgument, TensorMismatch
 
@@ -26,12 +27,12 @@ def payload_of(tensors):
 
 
 def test_arrays_become_the_payload_that_their_manifest_describes(tmp_path):
-    payload = spool(TENSORS, tmp_path / "model")
+    upload = spool(TENSORS, tmp_path / "model")
 
-    written = payload.path.read_bytes()
+    written = (tmp_path / "model").read_bytes()
     assert written == payload_of(TENSORS)
-    assert payload.manifest == Manifest.of(TENSORS)
-    assert payload.sha256 == hashlib.sha256(written).digest()
+    assert upload.manifest == Manifest.of(TENSORS)
+    assert upload.payload == Content(len(written), hashlib.sha256(written).hexdigest())
 
 
 def test_file_and_arrays_of_one_model_become_the_same_payload(tmp_path):
@@ -40,9 +41,8 @@ def test_file_and_arrays_of_one_model_become_the_same_payload(tmp_path):
     from_file = spool(tmp_path / "model.safetensors", tmp_path / "one")
     from_arrays = spool(TENSORS, tmp_path / "two")
 
-    assert from_file.manifest == from_arrays.manifest
-    assert from_file.sha256 == from_arrays.sha256
-    assert from_file.path.read_bytes() == from_arrays.path.read_bytes()
+    assert from_file == from_arrays
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_file_in_another_order_is_put_into_the_order_of_the_wire(tmp_path):
@@ -54,18 +54,20 @@ def test_file_in_another_order_is_put_into_the_order_of_the_wire(tmp_path):
     text = json.dumps(header).encode()
     (tmp_path / "odd.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
 
-    payload = spool(str(tmp_path / "odd.safetensors"), tmp_path / "model")
+    spool(str(tmp_path / "odd.safetensors"), tmp_path / "model")
 
-    assert payload.path.read_bytes() == payload_of({"small": np.array([1, 2], np.int8), "wide": np.array([3.0])})
+    assert (tmp_path / "model").read_bytes() == payload_of(
+        {"small": np.array([1, 2], np.int8), "wide": np.array([3.0])}
+    )
 
 
 def test_tensor_of_many_blocks_is_copied_whole(tmp_path):
     tensors = {"w": np.random.default_rng(1).random(3 * BLOCK_BYTES // 8 + 5)}
     safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
 
-    payload = spool(tmp_path / "model.safetensors", tmp_path / "model")
+    spool(tmp_path / "model.safetensors", tmp_path / "model")
 
-    assert payload.path.read_bytes() == payload_of(tensors)
+    assert (tmp_path / "model").read_bytes() == payload_of(tensors)
 
 
 def test_whatever_numpy_makes_an_array_of_is_a_tensor(tmp_path):
@@ -73,9 +75,9 @@ def test_whatever_numpy_makes_an_array_of_is_a_tensor(tmp_path):
     strided = np.arange(10.0)[::2]
     half = np.array([1, 2], ml_dtypes.bfloat16)
 
-    payload = spool({"list": [1.0, 2.0], "big": big_endian, "strided": strided, "half": half}, tmp_path / "model")
+    upload = spool({"list": [1.0, 2.0], "big": big_endian, "strided": strided, "half": half}, tmp_path / "model")
 
-    arrays = payload.manifest.arrays(payload.path.read_bytes())
+    arrays = upload.manifest.arrays((tmp_path / "model").read_bytes())
     assert arrays["list"].tolist() == [1.0, 2.0]
     assert arrays["big"].tolist() == [1.0, 2.0]
     assert arrays["strided"].tolist() == [0.0, 2.0, 4.0, 6.0, 8.0]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from director.domain.aggregation import RULES, fold_part, rounding, rule
 from director.domain.aggregation.mean import BLOCK, average, weighted_average
-from director.domain.tensors import ALIGNMENT, DTYPES, Manifest, TensorInfo
+from director.domain.tensor_info import DTYPES, TensorInfo
+from director.domain.tensors import ALIGNMENT, Manifest
 from director.errors import InvalidPlan, TensorMismatch
 from tests.strategies import FLOATS, INTEGERS, columns, rounds_of_updates
 

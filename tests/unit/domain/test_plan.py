@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from director.domain import durations, plan
-from director.domain.plan import Best, Plan, Task
+from director.domain.plan import KEYS, PLAN_VERSION, Plan
+from director.domain.tasks import Best, Task
 from director.domain.types import TaskKind
 from director.errors import InvalidPlan
-from tests.strategies import raw_plans
+from tests.strategies import json_texts, json_values, raw_plans
 
 TRAIN = {"name": "train", "kind": "train", "function": "digits:train"}
 VALIDATE = {"name": "validate", "kind": "validate", "function": "digits:validate"}
@@ -119,6 +120,83 @@ def test_stored_plan_of_a_rule_that_is_not_here_can_be_read():
     assert (read.rule, read.rule_version) == ("of_tomorrow", 7)
 
 
+STORED = plan.parse(SMALL).to_json()
+
+
+def test_stored_plan_says_its_version():
+    assert STORED["version"] == PLAN_VERSION == 1
+
+
+def test_stored_plan_of_a_director_before_versions_is_read():
+    assert Plan.from_json({key: value for key, value in STORED.items() if key != "version"}) == plan.parse(SMALL)
+
+
+@given(st.dictionaries(json_texts.filter(lambda key: key not in STORED), json_values, max_size=3))
+def test_keys_that_this_version_does_not_know_are_stored_again_as_they_are(unknown):
+    stored = {**STORED, **unknown}
+
+    read = Plan.from_json(stored)
+
+    assert read.to_json() == stored
+    assert read.unknown == unknown
+
+
+def test_settings_that_postgresql_wrote_otherwise_are_read():
+    stored = {**STORED, "tasks": [{**TRAIN, "settings": {"scale": 10**22}}], "best": None}
+
+    assert Plan.from_json(stored).train_task.settings == {"scale": 10**22}
+
+
+@pytest.mark.parametrize(
+    ("stored", "sentence"),
+    [
+        (None, "cannot be read: it is not a mapping"),
+        ([], "cannot be read: it is not a mapping"),
+        ("{}", "cannot be read: it is not a mapping"),
+        ({}, "cannot be read: tasks is missing"),
+        ({**STORED, "version": 2}, "has version 2; this director reads version 1"),
+        ({**STORED, "version": "1"}, "has version '1'"),
+        ({**STORED, "version": None}, "has version None"),
+        ({**STORED, "rounds": None}, "rounds is missing"),
+        ({**STORED, "rounds": "10"}, "rounds is '10'; it should be a whole number"),
+        ({**STORED, "tasks": []}, "tasks should hold exactly one task of kind train"),
+        ({**STORED, "tasks": [{**TRAIN, "kind": "test"}]}, "tasks[0].kind is 'test'"),
+        ({**STORED, "tasks": [{**TRAIN, "settings": []}]}, "tasks[0].settings is a list"),
+        ({**STORED, "tasks": [{**TRAIN, "retries": 3}]}, "tasks[0].retries is not a key of the plan"),
+        ({**STORED, "rule": None}, "rule is missing"),
+        ({**STORED, "rule_version": 0}, "rule_version is 0"),
+        ({**STORED, "best": {"task": "train"}}, "best.task is 'train'; it should be validate"),
+        ({**STORED, "manual_review": "no"}, "manual_review is 'no'; it should be true or false"),
+        ({**STORED, "wait_past_deadline": 1}, "wait_past_deadline is 1; it should be true or false"),
+        ({**STORED, "selection": "all"}, "selection is 'all'"),
+        ({**STORED, "round_deadline": 1e30}, "round_deadline is 1e+30"),
+        ({**STORED, "envoy_grace": {}}, "envoy_grace is a mapping"),
+        ({**STORED, "required_collaborators": "rome"}, "required_collaborators is 'rome'"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_stored_plan_that_cannot_be_read_is_refused_in_one_sentence(stored, sentence):
+    with pytest.raises(InvalidPlan) as refused:
+        Plan.from_json(stored)
+
+    assert str(refused.value).startswith("the stored plan ")
+    assert sentence in str(refused.value)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*STORED]), st.recursive(st.none() | st.integers() | st.floats() | st.text(), st.lists)
+    )
+)
+def test_damaged_plan_is_read_or_refused(damage):
+    try:
+        read = Plan.from_json({**STORED, **damage})
+    except InvalidPlan:
+        return
+
+    assert Plan.from_json(read.to_json()) == read
+
+
 NESTED: list[Any] = []
 for _ in range(50):
     NESTED = [NESTED]
@@ -220,7 +298,7 @@ def test_faulty_plan_is_refused_in_one_sentence_that_names_the_key(raw, sentence
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(plan.KEYS) | st.integers(), inner),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(KEYS) | st.integers(), inner),
     )
 )
 def test_whatever_a_loader_returns_is_a_plan_or_refused(raw):

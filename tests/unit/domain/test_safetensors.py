@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from director.domain.safetensors import LONGEST_HEADER, Piece, header_bytes, plan_rewrite
-from director.domain.tensors import DTYPES, Manifest, TensorInfo, payload_pieces
+from director.domain.tensor_info import DTYPES, TensorInfo
+from director.domain.tensors import Manifest, payload_pieces
 from director.errors import TensorMismatch
 from tests.strategies import tensors
 
@@ -72,7 +73,7 @@ def test_file_of_any_order_is_rewritten_to_a_payload(model, random):
 @given(tensors())
 def test_file_of_ours_is_left_as_it_is(model):
     manifest = Manifest.of(model)
-    header, rest = split(manifest.safetensors_header())
+    header, rest = split(manifest.encoded)
 
     rewrite = plan_rewrite(header, data_bytes=manifest.size_bytes)
 

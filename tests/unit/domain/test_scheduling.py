@@ -1,5 +1,6 @@
 """Which experiments start, and that none waits for ever, with examples and over random queues."""
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from director.domain import plan as plans
 from director.domain.plan import Plan
-from director.domain.scheduling import Admission, Candidate, Limits, Pending, admit
+from director.domain.scheduling import Candidate, Decision, Limits, Pending, admit
 
 PLENTY = Limits(running=100, running_per_user=100)
 START_DEADLINE = 24 * 3600.0
@@ -22,11 +23,21 @@ def a_plan(**keys: Any) -> Plan:
     return plans.parse({"rounds": 1, "tasks": [{"name": "t", "kind": "train", "function": "m:f"}], **keys})
 
 
-def wanting(number: int, envoys: str, *, offline: str = "", owner: str = "ann", absence: float = 0, **keys: Any):
-    """An experiment that wants envoys of one letter each, some of them offline."""
+def wanting(
+    number: int,
+    envoys: str,
+    *,
+    offline: str = "",
+    failed: str = "",
+    owner: str = "ann",
+    absence: float = 0,
+    **keys: Any,
+) -> Pending:
+    """An experiment that wants envoys of one letter each, some of them offline, some of them failed already."""
     candidates = [
         Candidate(envoy, envoy not in offline, absence if envoy in offline else 0.0) for envoy in sorted(envoys)
     ]
+    candidates = [replace(each, absence=math.inf) if each.envoy in failed else each for each in candidates]
     return Pending(number, owner, a_plan(**keys), candidates)
 
 
@@ -78,21 +89,60 @@ def test_experiment_fails_once_its_quorum_has_stayed_away_past_its_start_deadlin
 
     decided = decide(wanting(1, "ab", offline="a", absence=late), wanting(2, "ab", offline="a", absence=late - 1))
 
-    assert decided == Admission((), {1: "not started within its start deadline: a stayed away for more than 86400 s"})
+    assert decided == Decision((), {1: "not started within its start deadline: a stayed away for more than 86400 s"})
 
 
 def test_experiment_does_not_fail_for_one_that_its_quorum_can_do_without():
     decided = decide(wanting(1, "abc", offline="a", absence=START_DEADLINE + 1, min_collaborators=2))
 
-    assert decided == Admission((1,), {})
+    assert decided == Decision((1,), {})
 
 
 def test_waiting_in_the_queue_never_fails_an_experiment():
-    assert decide(wanting(1, "ab"), engaged="ab") == Admission((), {})
+    assert decide(wanting(1, "ab"), engaged="ab") == Decision((), {})
 
 
 def test_failed_experiment_reserves_nothing():
     assert decide(wanting(1, "ab", offline="a", absence=START_DEADLINE + 1), wanting(2, "b")).start == (2,)
+
+
+# Collaborators that failed before the start
+
+
+def test_failed_collaborator_is_no_part_of_the_quorum_though_its_envoy_is_online():
+    assert decide(wanting(1, "abc", failed="c", min_collaborators=2)).start == (1,)
+    assert not wanting(1, "abc", failed="c", min_collaborators=3).quorum_online
+    assert not wanting(1, "abc", failed="c", required_collaborators=["c"], min_collaborators=1).quorum_online
+
+
+def test_envoy_of_a_failed_collaborator_is_neither_waited_for_nor_reserved():
+    keys = {"min_collaborators": 2}
+
+    assert decide(wanting(1, "abc", failed="c", **keys), engaged="c").start == (1,)
+    assert decide(wanting(1, "abc", failed="c", **keys), wanting(2, "c"), engaged="a").start == (2,)
+
+
+def test_experiment_fails_at_once_when_failures_leave_too_few():
+    assert decide(wanting(1, "ab", failed="b"), wanting(2, "a")) == Decision(
+        (2,), {1: "its quorum is out of reach: b failed before the start"}
+    )
+
+
+def test_experiment_fails_when_failures_and_absences_leave_too_few():
+    pending = wanting(1, "abc", failed="c", offline="b", absence=START_DEADLINE + 1, min_collaborators=2)
+
+    assert decide(pending).fail == {
+        1: "its quorum is out of reach: c failed before the start; b stayed away for more than 86400 s"
+    }
+
+
+def test_reason_names_twenty_envoys_and_counts_the_others():
+    candidates = [Candidate(f"envoy-{number:02}", False, START_DEADLINE + 1) for number in range(23)]
+
+    [reason] = decide(Pending(1, "ann", a_plan(), candidates)).fail.values()
+
+    assert "envoy-19 and 3 more stayed away" in reason
+    assert "envoy-20" not in reason
 
 
 # Laws

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from director.domain import plan as plans
+from director.domain.experiment import BRIEF, Failure
+from director.domain.limits import MAX_LISTED
 from director.domain.steps import (
     Close,
     Fail,
@@ -45,8 +47,9 @@ def done(envoy: str, **more: Any) -> Member:
     return asked(envoy, complete=True, **more)
 
 
-def failed(envoy: str, error: str | None = None, **more: Any) -> Member:
-    state = {"assignment": AssignmentState.FAILED, "error": error, **more}
+def failed(envoy: str, message: str | None = None, **more: Any) -> Member:
+    failure = None if message is None else Failure(message)
+    state = {"assignment": AssignmentState.FAILED, "failure": failure, **more}
     return Member(envoy, CollaboratorState.FAILED, **state)
 
 
@@ -69,33 +72,6 @@ def between_rounds(*members: Member, closed: int = 0, now: float = 100.0, **keys
 
 def free(envoy: str) -> Member:
     return Member(envoy, CollaboratorState.ASSIGNED)
-
-
-# Whom a round needs
-
-
-@pytest.mark.parametrize(
-    ("keys", "collaborators", "minimum", "meant", "wanted", "target"),
-    [
-        ({}, 4, 4, 4, 4, None),
-        ({"selection": 0.5}, 5, 3, 3, 3, None),
-        ({"selection": 0.07}, 100, 7, 7, 7, None),
-        ({"selection": 0.001}, 5, 1, 1, 1, None),
-        ({"min_collaborators": 2}, 4, 2, 4, 4, None),
-        ({"min_collaborators": 4, "selection": 0.5}, 5, 4, 4, 4, None),
-        ({"percentage": 0.5}, 4, 1, 4, 4, 2),
-        ({"percentage": 0.5, "min_collaborators": 3}, 4, 3, 4, 4, 2),
-        ({"over_selection": 1, "selection": 0.5}, 4, 1, 2, 3, 2),
-        ({"cutoff": 10}, 4, 1, 4, 4, None),
-        ({"required_collaborators": ["a", "b"], "percentage": 0.1}, 4, 2, 4, 4, 1),
-    ],
-)
-def test_quorum_follows_from_the_plan_and_the_number_of_collaborators(
-    keys: dict[str, Any], collaborators: int, minimum: int, meant: int, wanted: int, target: int | None
-):
-    found = quorum(a_plan(**keys), collaborators)
-
-    assert (found.minimum, found.meant, found.asked, found.target) == (minimum, meant, wanted, target)
 
 
 # When a round ends
@@ -216,6 +192,36 @@ def test_failure_of_a_required_member_fails_the_experiment_though_others_are_man
     step = next_step(collecting(*members, required_collaborators=["a"], min_collaborators=1))
 
     assert step == Fail("round 1 needs a; a failed: disk")
+
+
+def test_failure_is_told_with_its_task_and_its_error_and_the_end_of_a_long_message():
+    told = asked("b", assignment=AssignmentState.FAILED, failure=Failure("x" * 2 * BRIEF + "no", "train", "OSError"))
+
+    step = next_step(collecting(done("a"), replace(told, state=CollaboratorState.FAILED)))
+
+    assert isinstance(step, Fail)
+    assert "; b failed: task 'train' failed: OSError: …xxx" in step.reason
+    assert step.reason.endswith("xxxno")
+    assert len(step.reason) < BRIEF + 150
+
+
+def test_reason_tells_of_twenty_failures_and_counts_the_others():
+    members = [failed(f"envoy-{number:02}", "disk") for number in range(MAX_LISTED + 3)]
+
+    step = next_step(collecting(*members))
+
+    assert isinstance(step, Fail)
+    assert step.reason.count(" failed: disk") == MAX_LISTED
+    assert step.reason.endswith("; envoy-19 failed: disk; 3 more failed")
+
+
+def test_reason_names_twenty_of_those_who_were_missing_and_counts_the_others():
+    members = [asked(f"envoy-{number:02}") for number in range(MAX_LISTED + 3)]
+
+    step = next_step(collecting(*members, now=DEADLINE))
+
+    assert isinstance(step, Fail)
+    assert step.reason.endswith("envoy-18, envoy-19 and 3 more")
 
 
 def test_failure_that_leaves_enough_is_done_without():
@@ -339,7 +345,7 @@ def members(draw: st.DrawFn, envoy: str) -> Member:
         absence=draw(seconds),
         assignment=assignment,
         complete=assignment is not None and draw(st.booleans()),
-        error=draw(st.none() | st.just("disk")),
+        failure=draw(st.none() | st.just(Failure("disk"))),
     )
 
 

@@ -3,12 +3,14 @@ from typing import Any
 import pytest
 
 from director.domain import plan as plans
+from director.domain.experiment import Failure
+from director.domain.limits import MAX_LISTED
 from director.domain.steps import Member, OpenRound, Snapshot
 from director.domain.types import AssignmentState, CollaboratorState, ExperimentState, RoundKind, RoundState
-from director.domain.waiting import Circumstances, Presence, why
+from director.domain.waiting import Circumstances, EnvoyPresence, why
 
-HERE = Presence(online=True, absence=1.0, serving=None)
-GONE = Presence(online=False, absence=125.4, serving=None)
+HERE = EnvoyPresence(online=True, absence=1.0, serving=None)
+GONE = EnvoyPresence(online=False, absence=125.4, serving=None)
 
 
 def a_snapshot(state: ExperimentState, *members: Member, current: OpenRound | None = None, **keys: Any) -> Snapshot:
@@ -68,8 +70,72 @@ def test_experiment_that_can_do_without_an_offline_envoy_does_not_wait_for_it():
     assert why(snapshot, around(envoys={"a": HERE, "b": GONE})) == ["the director's next look at the queue"]
 
 
+def test_failed_collaborator_is_no_part_of_the_quorum_though_its_envoy_is_online():
+    out = Member("b", CollaboratorState.FAILED, failure=Failure("an operator retired it"))
+    needed = a_snapshot(ExperimentState.PENDING, A, out)
+    unneeded = a_snapshot(ExperimentState.PENDING, A, out, min_collaborators=1)
+    required = a_snapshot(ExperimentState.PENDING, A, out, min_collaborators=1, required_collaborators=["b"])
+
+    assert why(needed, around()) == [
+        "its quorum: 1 of at least 2 envoys are online; it fails after 86400 s",
+        "envoy b: failed: an operator retired it",
+    ]
+    assert why(required, around())[0].startswith("its quorum: 1 of at least 1 envoys are online")
+    assert why(unneeded, around()) == ["the director's next look at the queue"]
+
+
+def test_experiment_does_not_wait_for_the_envoy_of_a_failed_collaborator_that_is_busy_elsewhere():
+    snapshot = a_snapshot(ExperimentState.PENDING, A, Member("b", CollaboratorState.FAILED), min_collaborators=1)
+    busy = EnvoyPresence(online=True, absence=0.0, serving="another")
+
+    assert why(snapshot, around(envoys={"a": HERE, "b": busy})) == ["the director's next look at the queue"]
+
+
+def test_envoy_that_is_offline_and_busy_is_named_once():
+    lost = EnvoyPresence(online=False, absence=60.0, serving="another")
+
+    assert why(PENDING, around(envoys={"a": HERE, "b": lost}))[1:] == ["envoy b: offline for 60 s"]
+
+
+@pytest.mark.parametrize(("offline", "busy"), [(50, 0), (0, 50), (15, 10), (20, 0)])
+def test_pending_experiment_names_twenty_envoys_and_counts_the_others(offline: int, busy: int):
+    names = [f"envoy-{number:02}" for number in range(offline + busy)]
+    serving = EnvoyPresence(online=True, absence=0.0, serving="another")
+    members = [Member(name, CollaboratorState.WAITING) for name in names]
+    envoys = dict.fromkeys(names[:offline], GONE) | dict.fromkeys(names[offline:], serving)
+
+    found = why(a_snapshot(ExperimentState.PENDING, *members), around(envoys=envoys))
+
+    named = [sentence for sentence in found if sentence.startswith("envoy envoy-")]
+    assert len(named) == MAX_LISTED
+    assert [name for name in names if any(name in sentence for sentence in named)] == names[:MAX_LISTED]
+    more = offline + busy - MAX_LISTED
+    assert (f"{more} more envoys are not available" in found) == (more > 0)
+
+
+def test_place_in_the_queue_names_twenty_experiments_and_counts_the_others():
+    ahead = [f"experiment-{number:02}" for number in range(23)]
+
+    [place] = why(PENDING, around(ahead=ahead))
+
+    assert place.startswith("its place in the queue: 23 before it (experiment-00, ")
+    assert place.endswith(", experiment-19 and 3 more)")
+
+
+@pytest.mark.parametrize(
+    ("ahead", "named"),
+    [
+        (["x", None, "y", None], "4 before it (x, y and 2 of other users)"),
+        ([None], "1 before it (1 of other users)"),
+        (["x"], "1 before it (x)"),
+    ],
+)
+def test_experiments_of_other_users_in_the_queue_are_counted(ahead, named):
+    assert why(PENDING, around(ahead=ahead)) == [f"its place in the queue: {named}"]
+
+
 def test_experiment_waits_for_busy_envoys_room_and_its_place():
-    busy = Presence(online=True, absence=0.0, serving="another")
+    busy = EnvoyPresence(online=True, absence=0.0, serving="another")
 
     assert why(PENDING, around(envoys={"a": HERE, "b": busy}, running=16, ahead=["x", "y"])) == [
         "envoy b: busy with experiment another",
@@ -102,10 +168,23 @@ def test_round_waits_for_open_results_until_its_deadline():
     )
 
     assert found == [
-        "envoy a: working, its results are open",
         "envoy b: offline for 125 s, its results are open",
+        "envoy a: working, its results are open",
         "round 2: its deadline is in 60 s",
     ]
+
+
+def test_round_names_twenty_envoys_those_that_are_offline_first_and_counts_the_others():
+    names = [f"envoy-{number:02}" for number in range(23)]
+    members = [Member(name, CollaboratorState.WORKING, assignment=AssignmentState.ASKED) for name in names]
+    current = OpenRound(2, RoundKind.TRAIN, RoundState.COLLECTING, deadline=160.0)
+    envoys = dict.fromkeys(names, HERE) | {names[-1]: GONE}
+
+    found = why(a_snapshot(ExperimentState.IN_PROGRESS, *members, current=current), around(envoys=envoys))
+
+    assert found[0] == "envoy envoy-22: offline for 125 s, its results are open"
+    assert found[1] == "envoy envoy-00: working, its results are open"
+    assert found[MAX_LISTED:] == ["3 more envoys have open results", "round 2: its deadline is in 60 s"]
 
 
 def test_final_validation_past_its_deadline_says_so():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from director.domain.envoys import Shard
+from director.domain.envoy import Shard
 from director.envoy.shard_descriptor import ShardDescriptor, ShardSpec, describe, load
 from director.errors import InvalidArgument
 

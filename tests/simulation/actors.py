@@ -63,7 +63,7 @@ class Client(Actor):
     """Somebody outside the directors: all that it knows is in its fields, and survives their deaths."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what it knows; when to look again it learns anew."""
+        """Return what it knows; it learns again when to look."""
         return {name: value for name, value in vars(self).items() if name not in ("woken", "was_woken", "due")}
 
     @property

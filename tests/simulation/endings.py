@@ -20,7 +20,7 @@ Ending = Mapping[str, list[Any]]
 
 OWNERSHIP = {EventKind.EXPERIMENT_CLAIMED, EventKind.EXPERIMENT_RELEASED, EventKind.EXPERIMENT_GIVEN}
 REPEATED = {EventKind.TASKS_GIVEN, EventKind.CONTRIBUTION_LATE}
-"""Given once more to an envoy that asks anew; told once more by an envoy that had no answer."""
+"""Given once more to an envoy that asks again; told once more by an envoy that had no answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Federation:
             else:
                 break
         for client in self.clients:
-            client.woken = True  # its connection broke: it asks anew
+            client.woken = True  # its connection broke: it asks again
 
     async def _remove(self) -> None:
         await self.director.let_go()

@@ -25,7 +25,7 @@ RETRY = timedelta(seconds=1)
 
 
 class Repeated(Actor):
-    """A call that the network delivers once more, later, to whoever serves then; nobody hears the answer."""
+    """A call that the network delivers once more, later, to a director that serves then; nobody hears the answer."""
 
     def __init__(self, call: Call) -> None:
         """Keep the call."""

@@ -1,4 +1,4 @@
-"""Transactions let in one by one: whoever wants to begin one waits until it is chosen."""
+"""Transactions are let in one by one: each waits until it is chosen."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -64,7 +64,7 @@ class Turnstile:
         await self.settle()
 
     async def usher(self, work: Awaitable[T], *, past: str = "") -> T:
-        """Let in whoever comes until some work is done, past those that want to begin one kind of transaction."""
+        """Let everybody in until some work is done, past those that want to begin one kind of transaction."""
         task = asyncio.ensure_future(work)
         await self.settle()
         while not task.done():

@@ -138,7 +138,7 @@ async def test_service_time_is_the_same_throughout_a_transaction(db: Database, c
 
 
 @only_postgresql
-async def test_tick_leaves_it_to_whoever_is_ticking(db: Database, clock: ManualClock) -> None:
+async def test_tick_leaves_it_to_the_director_that_is_ticking(db: Database, clock: ManualClock) -> None:
     clock.advance(TICK)
     async with locks.service_clock(db):
         assert not await asyncio.wait_for(tick(db), PATIENCE)

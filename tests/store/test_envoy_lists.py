@@ -5,7 +5,7 @@ import itertools
 from datetime import timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from director.domain.liveness import Liveness, ServiceTime, limit_seconds
@@ -100,6 +100,8 @@ periods = st.integers(1, 30).map(float) | st.floats(0.1, 60)
     ends=st.tuples(seconds, seconds),
     lease=st.timedeltas(timedelta(seconds=1), timedelta(seconds=60)),
 )
+@example(beats=[(0.0, 5.0, False)], ends=(10.0, 12.0), lease=timedelta(seconds=10))
+@example(beats=[(0.0, 5.0, False)], ends=(0.0, 10.0), lease=timedelta(seconds=10))
 def test_sql_and_the_domain_agree_on_who_is_online(
     migrated_url: str, beats: list[tuple[float, float, bool]], ends: tuple[float, float], lease: timedelta
 ) -> None:

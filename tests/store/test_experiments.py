@@ -211,7 +211,7 @@ async def test_ended_experiment_keeps_how_long_it_ran(timed: World, clock: Manua
     assert await experiment_rows.lengths(timed.db) == [(0.0, 60.0)]
 
 
-async def test_ended_experiment_wakes_whoever_waits_for_it(federation: World, pending: ExperimentId) -> None:
+async def test_ended_experiment_wakes_those_who_wait_for_it(federation: World, pending: ExperimentId) -> None:
     topics: list[object] = []
     federation.db.on_commit = topics.extend
 

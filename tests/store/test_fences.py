@@ -117,7 +117,7 @@ async def test_holder_of_the_fence_keeps_everybody_else_waiting(db: Database, un
 
 
 @only_postgresql
-async def test_owner_waits_for_whoever_holds_the_row_and_then_sees_what_they_did(
+async def test_owner_waits_for_the_holder_of_the_row_and_then_sees_what_it_did(
     db: Database, unowned: ExperimentId
 ) -> None:
     [fence], _ = await claim(db, "one")

@@ -1,4 +1,4 @@
-"""A director lives as long as its lease; whoever let it expire stays dead."""
+"""A director lives as long as its lease; a director whose lease expired stays dead."""
 
 import asyncio
 from datetime import timedelta

@@ -52,7 +52,7 @@ async def admit(tx: Transaction, experiment_id: ExperimentId) -> object:
 
 
 @pytest.mark.parametrize("take", [lock, hold, claim, free, hand_out, admit])
-async def test_whoever_takes_an_experiment_keeps_others_waiting_but_not_rows_that_refer_to_it(
+async def test_lock_of_an_experiment_keeps_others_waiting_but_not_rows_that_refer_to_it(
     federation: World, take: Callable[[Transaction, ExperimentId], Awaitable[object]]
 ) -> None:
     experiment_id = await running(federation)

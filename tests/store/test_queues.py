@@ -66,7 +66,7 @@ async def test_what_was_handed_out_is_not_handed_out_again_to_one_that_waits_on(
     assert await hand_out(federation.db, "a") == ({}, False)
 
 
-async def test_what_was_handed_out_is_offered_again_to_one_that_asks_anew(federation: World) -> None:
+async def test_what_was_handed_out_is_offered_again_to_one_that_asks_again(federation: World) -> None:
     experiment_id = await running(federation)
     await hand_out(federation.db, "a", "b")
     async with federation.db.write("work") as tx:
@@ -79,7 +79,7 @@ async def test_what_was_handed_out_is_offered_again_to_one_that_asks_anew(federa
     assert await round_rows.collaborators(federation.db) == [("a", "assigned"), ("b", "assigned")]
 
 
-async def test_envoy_that_asks_anew_is_given_what_is_queued_too(federation: World) -> None:
+async def test_envoy_that_asks_again_is_given_what_is_queued_too(federation: World) -> None:
     await running(federation)
 
     given, _ = await hand_out(federation.db, again=("a",))
@@ -87,7 +87,7 @@ async def test_envoy_that_asks_anew_is_given_what_is_queued_too(federation: Worl
     assert given == {"a": await engagement(federation, "experiment")}
 
 
-@pytest.mark.parametrize("again", [(), ("a",)], ids=["waits", "asks anew"])
+@pytest.mark.parametrize("again", [(), ("a",)], ids=["waits", "asks again"])
 async def test_ended_experiment_is_not_handed_out(federation: World, again: tuple[str, ...]) -> None:
     experiment_id = await running(federation)
     await hand_out(federation.db, "a")

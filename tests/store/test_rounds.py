@@ -229,7 +229,7 @@ async def test_closed_round_lets_its_updates_go_and_keeps_their_digests(timed: W
 
 
 @pytest.mark.parametrize("ends", range(4))
-async def test_experiment_ends_once_whoever_comes_first(timed: World, fence: Fence, ends: int) -> None:
+async def test_experiment_ends_once_whichever_end_comes_first(timed: World, fence: Fence, ends: int) -> None:
     states = [ExperimentState.FINISHED, ExperimentState.FAILED, ExperimentState.CANCELLED, ExperimentState.CANCELLED]
     states = states[ends:] + states[:ends]
 

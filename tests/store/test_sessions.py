@@ -181,7 +181,7 @@ async def test_open_session_is_not_written_at_every_look(timed: World, clock: Ma
 
 
 @only_postgresql
-async def test_sessions_are_left_to_whoever_looks_at_them(timed: World, clock: ManualClock) -> None:
+async def test_sessions_are_left_to_the_director_that_looks_at_them(timed: World, clock: ManualClock) -> None:
     await timed.register("a")
     await live(timed, clock, ABSENT)
     async with locks.periodic_job(timed.db, federations.SESSIONS):

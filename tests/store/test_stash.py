@@ -1,4 +1,4 @@
-"""A blob is begun, filled, sealed and taken, each once, whoever repeats it."""
+"""A blob is begun, filled, sealed and taken, each once, however often a caller repeats it."""
 
 import asyncio
 
@@ -113,7 +113,7 @@ async def test_complete_blob_is_replaced_by_other_content_too(db: Database) -> N
         await take(db)
 
 
-async def test_blob_begun_afresh_replaces_whatever_was_there(db: Database) -> None:
+async def test_blob_that_begins_again_replaces_what_was_there(db: Database) -> None:
     await complete(db)
 
     async with db.write("begin") as tx:
@@ -196,7 +196,7 @@ async def test_blob_that_was_found_has_not_been_taken(db: Database) -> None:
 
 
 @only_postgresql
-async def test_upload_that_is_given_up_in_this_moment_is_begun_anew(db: Database) -> None:
+async def test_upload_that_is_given_up_in_this_moment_is_begun_again(db: Database) -> None:
     upload = await begin(db)
     async with db.write("give up") as giving:
         await stash.give_up(giving, upload.blob_id)
@@ -219,7 +219,7 @@ async def test_upload_that_is_given_up_in_this_moment_is_not_sealed(db: Database
 
 
 @only_postgresql
-async def test_taking_does_not_wait_for_whoever_is_at_the_blob(db: Database) -> None:
+async def test_taking_does_not_wait_for_the_holder_of_the_blob(db: Database) -> None:
     await complete(db)
     async with locks.every_blob(db):
         with pytest.raises(Unavailable, match="send it again"):

@@ -1,4 +1,4 @@
-"""Bytes are taken for what was announced only if they are, whoever sent which of them."""
+"""Bytes are accepted only if they are what was announced, however many streams sent them."""
 
 import asyncio
 
